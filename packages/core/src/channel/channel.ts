@@ -1,0 +1,17 @@
+export type ChannelFeature = 'shutdown' | 'fd-pass' | 'seekable' | 'zero-copy'
+
+/**
+ * A bidirectional byte stream: four verbs, because four is what every host can give us. A value instead of a promise
+ * where the answer is already known: a promise per chunk costs 12x in process with page-sized chunks.
+ */
+export interface Channel {
+  readonly features: ReadonlySet<ChannelFeature>
+  /** Fill the start of `into`. Returns 1..into.length, or 0 at end of stream. One read at a time. */
+  read(into: Uint8Array): number | Promise<number>
+  /** Gather write, in order. The buffers are borrowed until this returns or its promise settles: that is the back-pressure. */
+  write(buffers: readonly Uint8Array[]): void | Promise<void>
+  /** Half-close: after shutdown('write') the peer reads 0 while the return path still flows the other way. */
+  shutdown(how: 'read' | 'write' | 'both'): Promise<void>
+  /** With a reason: pending and later calls reject with ChannelClosedError whose cause is the reason. Idempotent. */
+  close(reason?: Error): Promise<void>
+}

@@ -1,0 +1,98 @@
+/**
+ * Nanoseconds of host time since `baseMs`, the same in every thread of the process.
+ * A double: exact to below a microsecond for years.
+ * @param baseMs `performance.timeOrigin` of the thread that created the clock
+ */
+export const hostNs = (baseMs: number): number => (performance.timeOrigin - baseMs + performance.now()) * 1e6
+
+/** Words of the shared page, Float64: what worker threads need to compute the same time. */
+const OFFSET = 0
+const FROZEN = 1
+const RUNNING = 2
+
+export interface Timer {
+  /** Virtual ns, or -1n when idle. */
+  expireNs: bigint
+}
+
+/** Time as the guest sees it: ns that pass only while the machine runs. Starts stopped at 0. */
+export class VirtualClock {
+  readonly baseMs: number
+  /** Hand this and `baseMs` to a worker and use {@link readVirtualNs}. */
+  readonly shared: Float64Array<SharedArrayBuffer>
+  readonly #timers = new Map<Timer, () => void>()
+  #timeout: ReturnType<typeof setTimeout> | undefined
+
+  constructor() {
+    this.baseMs = performance.timeOrigin
+    this.shared = new Float64Array(new SharedArrayBuffer(32))
+  }
+
+  get running(): boolean {
+    return this.shared[RUNNING] !== 0
+  }
+
+  get ns(): bigint {
+    return BigInt(Math.floor(this.nsNumber))
+  }
+
+  get nsNumber(): number {
+    return readVirtualNs(this.shared, this.baseMs)
+  }
+
+  start(): void {
+    if (this.running) return
+    this.shared[OFFSET] = this.shared[FROZEN]! - hostNs(this.baseMs)
+    this.shared[RUNNING] = 1
+    this.#schedule()
+  }
+
+  stop(): void {
+    if (!this.running) return
+    this.shared[FROZEN] = Math.floor(this.nsNumber)
+    this.shared[RUNNING] = 0
+    clearTimeout(this.#timeout)
+  }
+
+  /** After a load: continue from the sender's time. The clock must be stopped. */
+  set(ns: bigint): void {
+    this.shared[FROZEN] = Number(ns)
+  }
+
+  /**
+   * Calls back once the clock reaches `timer.expireNs`; call again after changing it, also when a load did.
+   * Late by up to a millisecond or two; never early. An idle timer (-1n) is disarmed.
+   */
+  at(timer: Timer, callback: () => void): void {
+    if (timer.expireNs < 0n) this.#timers.delete(timer)
+    else this.#timers.set(timer, callback)
+    this.#schedule()
+  }
+
+  #schedule(): void {
+    clearTimeout(this.#timeout)
+    if (!this.running || this.#timers.size === 0) return
+    let next: bigint | undefined
+    for (const { expireNs } of this.#timers.keys()) if (next === undefined || expireNs < next) next = expireNs
+    const delayMs = Number(next! - this.ns) / 1e6
+    this.#timeout = setTimeout(() => this.#fire(), Math.min(Math.max(delayMs, 0), 2 ** 31 - 1))
+  }
+
+  #fire(): void {
+    const now = this.ns
+    for (const [timer, callback] of [...this.#timers]) {
+      if (timer.expireNs < 0n) this.#timers.delete(timer)
+      else if (timer.expireNs <= now) {
+        this.#timers.delete(timer)
+        timer.expireNs = -1n
+        callback()
+      }
+    }
+    this.#schedule()
+  }
+}
+
+/** Virtual ns in any thread. @param shared {@link VirtualClock.shared} */
+export function readVirtualNs(shared: Float64Array, baseMs: number): number {
+  return shared[RUNNING] === 0 ? shared[FROZEN]! : shared[OFFSET]! + hostNs(baseMs)
+}

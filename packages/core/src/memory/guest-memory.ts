@@ -1,0 +1,166 @@
+import { FerryError } from '../errors/ferry-error.ts'
+
+export const PAGE_BYTES = 4096
+const WASM_PAGE_BYTES = 65536
+/** wasm32 addresses 4 GiB; the last wasm page stays unused so that offset + length never wraps. */
+const MAX_BYTES = 65535 * WASM_PAGE_BYTES
+const MAX_PAGES = 2 ** 32 / PAGE_BYTES
+
+export class GuestMemoryExhaustedError extends FerryError {
+  readonly code = 'FERRY_MEMORY_EXHAUSTED'
+}
+
+/** A named piece of guest memory that migrates as a unit. Spec: ram.md section 2. */
+export interface RamBlock {
+  /** Name on the wire, for example `riscv_virt_board.ram`. At most 255 bytes. */
+  readonly idstr: string
+  /** Where it begins in {@link GuestMemory.memory}, bytes, page aligned. */
+  readonly offset: number
+  readonly sizeBytes: number
+  readonly pageBytes: number
+  /** The contents, live: harts and devices write to the same bytes. */
+  readonly bytes: Uint8Array<SharedArrayBuffer>
+}
+
+/**
+ * One shared `WebAssembly.Memory` that holds all guest memory, so that compiled guest code, worker threads and devices
+ * see the same bytes without a copy. Blocks are page aligned and never move or shrink.
+ */
+export class GuestMemory {
+  readonly memory: WebAssembly.Memory
+  readonly blocks: RamBlock[] = []
+  readonly dirtyLog: DirtyLog
+  /** One bit per page of `memory`: a CPU holds decoded or compiled code of that page. Set and cleared by the CPU. */
+  readonly codePages: Int32Array<SharedArrayBuffer>
+  #top = WASM_PAGE_BYTES // offset 0 stays unused: a null in a table is then never a valid place
+  #codeWriteListeners: ((pageIndex: number) => void)[] = []
+
+  constructor() {
+    this.memory = new WebAssembly.Memory({ initial: 1, maximum: MAX_BYTES / WASM_PAGE_BYTES, shared: true })
+    const control = this.allocate(64)
+    const dirty = this.allocate(MAX_PAGES / 8)
+    const code = this.allocate(MAX_PAGES / 8)
+    this.codePages = new Int32Array(this.buffer, code, MAX_PAGES / 32)
+    this.dirtyLog = new DirtyLog(
+      new Int32Array(this.buffer, control, 16),
+      new Int32Array(this.buffer, dirty, MAX_PAGES / 32),
+      { control, bitmap: dirty, codePages: code },
+    )
+  }
+
+  /** A view's buffer must be taken anew after an allocation: growing makes a longer object over the same memory. */
+  get buffer(): SharedArrayBuffer {
+    return this.memory.buffer as unknown as SharedArrayBuffer
+  }
+
+  /**
+   * @param bytes rounded up to whole pages; zeroed
+   * @returns offset in `memory`, page aligned
+   * @throws GuestMemoryExhaustedError all of it together would exceed 4 GiB
+   */
+  allocate(bytes: number): number {
+    const offset = this.#top
+    const end = offset + Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES
+    if (end > MAX_BYTES) {
+      throw new GuestMemoryExhaustedError(`guest memory and tables need ${end} bytes; ${MAX_BYTES} can be addressed`)
+    }
+    const missing = end - this.buffer.byteLength
+    if (missing > 0) {
+      try {
+        this.memory.grow(Math.ceil(missing / WASM_PAGE_BYTES))
+      } catch (cause) {
+        throw new GuestMemoryExhaustedError(`the host refused ${missing} more bytes of guest memory`, { cause })
+      }
+    }
+    this.#top = end
+    return offset
+  }
+
+  /** @throws GuestMemoryExhaustedError see {@link allocate} */
+  addBlock(idstr: string, sizeBytes: number): RamBlock {
+    const offset = this.allocate(sizeBytes)
+    const bytes = new Uint8Array(this.buffer, offset, sizeBytes)
+    const block: RamBlock = { idstr, offset, sizeBytes, pageBytes: PAGE_BYTES, bytes }
+    this.blocks.push(block)
+    return block
+  }
+
+  /** Called after anything but a hart wrote guest memory: feeds the dirty log and tells the CPU about stale code. */
+  written(offset: number, length: number): void {
+    if (length === 0) return
+    const first = offset >>> 12
+    const last = (offset + length - 1) >>> 12
+    for (let page = first; page <= last; page++) {
+      this.dirtyLog.mark(page)
+      if (Atomics.load(this.codePages, page >>> 5) & (1 << (page & 31))) {
+        for (const listener of this.#codeWriteListeners) listener(page)
+      }
+    }
+  }
+
+  onCodeWrite(listener: (pageIndex: number) => void): void {
+    this.#codeWriteListeners.push(listener)
+  }
+}
+
+/**
+ * Which pages were written since they were last taken. One bit per page of the whole {@link GuestMemory}, index =
+ * memory offset / 4096, bit 0 of word 0 first. Harts set bits when they load a page into their write TLB; so after
+ * `take` a CPU must drop its write TLBs (see `Cpu.flushWriteTlb`) before page contents are read.
+ */
+export class DirtyLog {
+  /** Byte offsets in guest memory for code that is compiled against it. control: i32, 1 while logging. */
+  readonly offsets: { readonly control: number; readonly bitmap: number; readonly codePages: number }
+  readonly #control: Int32Array
+  readonly #bitmap: Int32Array
+
+  constructor(control: Int32Array, bitmap: Int32Array, offsets: DirtyLog['offsets']) {
+    this.#control = control
+    this.#bitmap = bitmap
+    this.offsets = offsets
+  }
+
+  get enabled(): boolean {
+    return Atomics.load(this.#control, 0) !== 0
+  }
+
+  set enabled(on: boolean) {
+    Atomics.store(this.#control, 0, on ? 1 : 0)
+  }
+
+  mark(pageIndex: number): void {
+    if (this.enabled) Atomics.or(this.#bitmap, pageIndex >>> 5, 1 << (pageIndex & 31))
+  }
+
+  /**
+   * Moves the bits of one block into `into` (OR) and clears them here.
+   * @param into one bit per page of the block, bit 0 of word 0 first
+   * @returns how many bits of `into` changed from 0 to 1
+   */
+  take(block: RamBlock, into: Int32Array): number {
+    const first = block.offset >>> 12
+    const count = Math.ceil(block.sizeBytes / PAGE_BYTES)
+    let fresh = 0
+    for (let i = 0; i < count; ) {
+      const page = first + i
+      const shift = page & 31
+      const run = Math.min(32 - shift, count - i)
+      const mask = run === 32 ? -1 : ((1 << run) - 1) << shift
+      const bits = Atomics.and(this.#bitmap, page >>> 5, ~mask) & mask
+      if (bits !== 0) {
+        for (let b = 0; b < run; b++) {
+          if (!(bits & (1 << (shift + b)))) continue
+          const at = i + b
+          const word = at >>> 5
+          const bit = 1 << (at & 31)
+          if (!(into[word]! & bit)) {
+            into[word]! |= bit
+            fresh++
+          }
+        }
+      }
+      i += run
+    }
+    return fresh
+  }
+}

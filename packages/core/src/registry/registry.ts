@@ -1,0 +1,52 @@
+import type { QEMUFileReader, QEMUFileWriter } from '../qemufile/qemufile.ts'
+import type { Vmstate, VmstateCodec } from '../vmstate/vmstate.ts'
+import type { MigrationPriority } from './migration-priority.ts'
+
+export interface RegisterOptions {
+  readonly instanceId?: number
+  readonly priority?: MigrationPriority
+  /** Device path: the section's idstr is `<path>/<vmstate name>`. Spec: stream.md section 2. */
+  readonly path?: string
+  /** Top-level `needed`: false leaves the section out when saving; never asked on load. */
+  readonly needed?: () => boolean
+}
+
+/** Bytes everywhere. Spec: ram.md sections 1 to 3. */
+export interface SaveVmHandlers {
+  saveSetup(f: QEMUFileWriter): void | Promise<void>
+  saveLivePending(): { mustPrecopy: number; canPostcopy: number }
+  /** Resolves true once there is nothing left worth another round. */
+  saveLiveIterate(f: QEMUFileWriter): boolean | Promise<boolean>
+  saveLiveCompletePrecopy(f: QEMUFileWriter): void | Promise<void>
+  saveLiveCompletePostcopy?(f: QEMUFileWriter): void | Promise<void>
+  loadState(f: QEMUFileReader, version: number): Generator<number, void>
+  saveCleanup?(): void
+}
+
+export interface SectionEntry {
+  readonly idstr: string
+  readonly instanceId: number
+  readonly priority: MigrationPriority
+  readonly version: number
+  /** Number used on the wire when we send; unique, in order of registration. */
+  readonly sectionId: number
+  readonly live?: SaveVmHandlers
+  readonly device?: { readonly vmstate: Vmstate<any>; readonly codec: VmstateCodec<any>; readonly state: any; needed(): boolean }
+}
+
+/** Per machine. Spec: stream.md sections 2 and 8. */
+export interface SaveStateRegistry {
+  /** @throws DuplicateSectionError @throws RegistrySealedError once a migration has started */
+  register<S>(vmstate: Vmstate<S>, state: S, options?: RegisterOptions): Disposable
+  /** RAM and other state that is sent in rounds while the guest runs. */
+  registerLive(name: string, version: number, handlers: SaveVmHandlers, options?: RegisterOptions): Disposable
+  /** A device that cannot be saved: blocks migration, with the reason. */
+  block(reason: string): Disposable
+  readonly blockers: readonly string[]
+  /** In stream order. */
+  entries(): readonly SectionEntry[]
+  /** As the loader looks sections up: exact (idstr, instance), then old names without the device path. */
+  find(idstr: string, instanceId: number): SectionEntry | undefined
+  /** No registrations while a migration runs. */
+  seal(): Disposable
+}

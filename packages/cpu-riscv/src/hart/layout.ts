@@ -1,0 +1,98 @@
+/**
+ * Where a hart's state lies in guest memory (the shared WebAssembly memory). One table: the generated wasm bakes these
+ * offsets in, the worker's TypeScript reads and writes them through typed arrays, and the device thread does the same
+ * while the hart is paused. All offsets are bytes from the hart's base, 8-byte aligned; every member is a u64 unless its
+ * name ends in 32 (then an i32 in the low half).
+ */
+
+const CSR_NAMES = [
+  'mstatus', 'misa', 'medeleg', 'mideleg', 'mie', 'mip', 'mtvec', 'mcounteren', 'mscratch', 'mepc', 'mcause', 'mtval',
+  'menvcfg', 'mcountinhibit', 'mseccfg', 'stvec', 'scounteren', 'sscratch', 'sepc', 'scause', 'stval', 'satp', 'senvcfg',
+  'stimecmp', 'hstatus', 'hedeleg', 'hideleg', 'hcounteren', 'htval', 'htinst', 'hgatp', 'hgeie', 'hgeip', 'hvip',
+  'htimedelta', 'henvcfg', 'vstimecmp', 'vsstatus', 'vstvec', 'vsscratch', 'vsepc', 'vscause', 'vstval', 'vsatp',
+  'mtval2', 'mtinst', 'tselect',
+] as const
+
+let top = 0
+const take = (words: number): number => {
+  const at = top
+  top += words * 8
+  return at
+}
+
+export const LAYOUT = {
+  /** x0..x31. x0 stays zero: instructions whose rd is x0 are decoded with rd = `sink`. */
+  x: take(32),
+  sink: take(1),
+  /** f0..f31, raw 64 bits, singles NaN-boxed. */
+  f: take(32),
+  pc: take(1),
+  /** Accrued exception flags (5 bits: NX 1, UF 2, OF 4, DZ 8, NV 16) and rounding mode, as in fcsr. */
+  fflags32: take(1),
+  frm32: take(1),
+  /** 0 U, 1 S, 3 M. */
+  priv32: take(1),
+  /** 1 after a WFI until an enabled interrupt is pending. */
+  halted32: take(1),
+  /** LR reservation: virtual address (all ones: none) and the value that was loaded. */
+  loadRes: take(1),
+  loadVal: take(1),
+  /** Instructions retired up to the last exit of the interpreter. */
+  instret: take(1),
+  csr: take(CSR_NAMES.length),
+  pmpaddr: take(16),
+  /** 16 bytes, one per entry. */
+  pmpcfg: take(2),
+  mhpmcounter: take(32),
+  mhpmevent: take(32),
+  /** tdata1[2], tdata2[2], tdata3[2]. */
+  tdata: take(6),
+
+  /**
+   * Written by any thread, atomically; the interpreter leaves its loop at the next branch, jump or page end when it is not
+   * zero. Bits are named in worker/requests.ts.
+   */
+  request32: take(1),
+  /** Interrupt inputs as mip bits, driven by devices (Atomics.or / Atomics.and on the low word). */
+  externalIrq32: take(1),
+  mtimecmp: take(1),
+  /** Set by a slow path that took an exception: handlers check it and leave the loop. */
+  trapPending32: take(1),
+  trapCause: take(1),
+  trapValue: take(1),
+
+  /** Byte offsets in memory (not from the hart's base) of the TLB banks in force; change with privilege, SUM, MPRV. */
+  readTlb32: take(1),
+  writeTlb32: take(1),
+  fetchTlb32: take(1),
+  /** The page that is being executed: virtual address of its start, and where its decoded slots begin. */
+  pageVaddr: take(1),
+  pageSlots32: take(1),
+  /** 1 when mstatus.FS is off: FP instructions trap. Set by the CSR code, checked by FP handlers. */
+  fpOff32: take(1),
+
+  /** One MMIO access at a time, see worker/mailbox.ts: state, op, size, address, value. */
+  mailbox: take(8),
+  sizeBytes: 0,
+}
+LAYOUT.sizeBytes = Math.ceil(top / 4096) * 4096
+
+export type CsrName = (typeof CSR_NAMES)[number]
+/** Offset of a CSR that is stored as a plain word. */
+export const csrOffset = (name: CsrName): number => LAYOUT.csr + CSR_NAMES.indexOf(name) * 8
+export const CSR_STORAGE: readonly CsrName[] = CSR_NAMES
+
+/** TLB: direct mapped, {tag i64, addend i32, pad}. tag = page's virtual address, or -1n. host = (i32) va + addend. */
+export const TLB_ENTRIES = 1024
+export const TLB_ENTRY_BYTES = 16
+export const TLB_BANK_BYTES = TLB_ENTRIES * TLB_ENTRY_BYTES
+/** Banks: what an access is checked as. S_SUM is S-mode with mstatus.SUM set (and MXR changes flush). */
+export const MMU_BANK = { U: 0, S: 1, S_SUM: 2, M: 3 } as const
+export const MMU_BANKS = 4
+/** Fetch TLB: direct mapped, {tag i64, slots i32, pad}; tag as above; slots = memory offset of the page's decoded slots. */
+export const FETCH_TLB_ENTRIES = 256
+
+/** Decoded instructions: one 16-byte slot per halfword of a page, plus two more that every page ends with. */
+export const SLOT_BYTES = 16
+export const SLOTS_PER_PAGE = 2048
+export const PAGE_SLOT_BYTES = (SLOTS_PER_PAGE + 2) * SLOT_BYTES

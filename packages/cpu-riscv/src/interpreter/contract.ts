@@ -1,0 +1,58 @@
+/**
+ * The seam between the generated WebAssembly (interpreter now, compiled blocks later) and the TypeScript that knows about
+ * privilege, translation and devices. The wasm never unwinds by exception: a slow path that traps sets
+ * LAYOUT.trapPending32, trapCause, trapValue and returns; the handler then leaves the loop with Exit.trap and LAYOUT.pc
+ * naming the instruction that trapped.
+ */
+
+/** Why `run` returned. LAYOUT.pc is exact in every case. */
+export const Exit = {
+  /** The budget is used up or LAYOUT.request32 is not zero. pc = next instruction. */
+  poll: 0,
+  /** trapPending32 is set. pc = the instruction that trapped. */
+  trap: 1,
+  /** An instruction for TypeScript: ecall, ebreak, mret, sret, wfi, wrs, fences, illegal. pc = that instruction; `exitInsn` = its bits. */
+  system: 2,
+} as const
+
+/** Sizes and signs of memory accesses. */
+export const AccessKind = { i8: 0, u8: 1, i16: 2, u16: 3, i32: 4, u32: 5, i64: 6 } as const
+
+/** Imports of the generated module, namespace `hart`. All i64 are BigInt. They find the hart by closure. */
+export interface HartImports {
+  /** TLB miss, misaligned, page-crossing or MMIO load. `slot` names the instruction (its pc is pageVaddr + (slot - pageSlots) / 8). */
+  load(address: bigint, kind: number, slot: number): bigint
+  store(address: bigint, value: bigint, bytes: number, slot: number): void
+  /**
+   * Makes an AMO, LR or SC address writable memory: returns its offset in memory, or 0 after setting trapPending (a fault,
+   * a misaligned address, or MMIO). `write` 0 only for LR.
+   */
+  amoAddress(address: bigint, bytes: number, write: number, slot: number): number
+  /** cbo.zero / cbo.clean / cbo.flush / cbo.inval on the block that holds `address`. op = the instruction's imm12. */
+  cacheBlock(op: number, address: bigint, slot: number): void
+  /**
+   * funct3 1..3 and 5..7 as encoded; `source` = rs1's value or the zero-extended uimm; `sourceIndex` = the rs1/uimm field
+   * (0 suppresses the write of csrrs/csrrc). Returns the old value.
+   */
+  csr(funct3: number, number: number, source: bigint, sourceIndex: number, slot: number): bigint
+  /**
+   * Where does execution go on at `pc`? Returns the slot of that instruction after setting pageVaddr and pageSlots32 and
+   * filling the fetch TLB; or 0 after setting trapPending (pc = LAYOUT.pc = the target).
+   */
+  fetch(pc: bigint): number
+  /**
+   * Decodes the instruction at `slot` into it (the interpreter's slot 0 handler calls this). An instruction that straddles
+   * the page end gets a slot that is never kept.
+   */
+  decode(slot: number): void
+  /** Floating point that the fast path gave up on. `op` and formats as in softfloat/ops.ts; rm already resolved from frm. Sets fflags. */
+  fpu(op: number, a: bigint, b: bigint, c: bigint, rm: number): bigint
+}
+
+/** Exports of the generated module. */
+export interface InterpreterExports {
+  /** Runs from LAYOUT.pc until an Exit; at most about `budget` instructions. */
+  run(budget: number): number
+  readonly exitInsn: WebAssembly.Global
+  readonly table: WebAssembly.Table
+}
