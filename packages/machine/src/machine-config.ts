@@ -1,0 +1,36 @@
+import type { CpuSpec, DeviceSpec, Logger } from '@ferryvm/core'
+
+/** Bytes that are put into guest memory at power-on and again at every reset (firmware, kernel, boot ROM, device tree). */
+export interface BootImage {
+  readonly name: string
+  /** Guest-physical address; must lie in RAM or ROM. */
+  readonly at: number
+  /** A function is asked anew at every reset (a device tree with a fresh random seed). */
+  readonly bytes: Uint8Array | (() => Uint8Array)
+}
+
+export interface RamConfig {
+  /** Block name on the wire. */
+  readonly idstr: string
+  /** Guest-physical base. */
+  readonly base: number
+  readonly sizeBytes: number
+}
+
+export interface MachineConfig {
+  /** Machine type on the wire, `virt`. */
+  readonly name: string
+  readonly cpu: CpuSpec
+  readonly ram: readonly RamConfig[]
+  /** Realized in this order, which is also the order of their sections within one priority. */
+  readonly devices: readonly DeviceSpec[]
+  /** Where system-bus devices without an address land, and which interrupt lines they get. */
+  readonly platformBus?: {
+    readonly base: number
+    readonly sizeBytes: number
+    readonly firstIrq: number
+    readonly irqCount: number
+  }
+  readonly images?: readonly BootImage[]
+  readonly log?: Logger
+}
