@@ -6,11 +6,53 @@
  */
 
 const CSR_NAMES = [
-  'mstatus', 'misa', 'medeleg', 'mideleg', 'mie', 'mip', 'mtvec', 'mcounteren', 'mscratch', 'mepc', 'mcause', 'mtval',
-  'menvcfg', 'mcountinhibit', 'mseccfg', 'stvec', 'scounteren', 'sscratch', 'sepc', 'scause', 'stval', 'satp', 'senvcfg',
-  'stimecmp', 'hstatus', 'hedeleg', 'hideleg', 'hcounteren', 'htval', 'htinst', 'hgatp', 'hgeie', 'hgeip', 'hvip',
-  'htimedelta', 'henvcfg', 'vstimecmp', 'vsstatus', 'vstvec', 'vsscratch', 'vsepc', 'vscause', 'vstval', 'vsatp',
-  'mtval2', 'mtinst', 'tselect',
+  'mstatus',
+  'misa',
+  'medeleg',
+  'mideleg',
+  'mie',
+  'mip',
+  'mtvec',
+  'mcounteren',
+  'mscratch',
+  'mepc',
+  'mcause',
+  'mtval',
+  'menvcfg',
+  'mcountinhibit',
+  'mseccfg',
+  'stvec',
+  'scounteren',
+  'sscratch',
+  'sepc',
+  'scause',
+  'stval',
+  'satp',
+  'senvcfg',
+  'stimecmp',
+  'hstatus',
+  'hedeleg',
+  'hideleg',
+  'hcounteren',
+  'htval',
+  'htinst',
+  'hgatp',
+  'hgeie',
+  'hgeip',
+  'hvip',
+  'htimedelta',
+  'henvcfg',
+  'vstimecmp',
+  'vsstatus',
+  'vstvec',
+  'vsscratch',
+  'vsepc',
+  'vscause',
+  'vstval',
+  'vsatp',
+  'mtval2',
+  'mtinst',
+  'tselect',
 ] as const
 
 let top = 0
@@ -68,8 +110,27 @@ export const LAYOUT = {
   /** The page that is being executed: virtual address of its start, and where its decoded slots begin. */
   pageVaddr: take(1),
   pageSlots32: take(1),
-  /** 1 when mstatus.FS is off: FP instructions trap. Set by the CSR code, checked by FP handlers. */
+  /**
+   * What an FP instruction has to do about mstatus.FS. 0: FS is Dirty, nothing. 1: FS is Off, it traps as illegal.
+   * 2: FS is Initial or Clean: an instruction that writes an f register or the flags ORs 0x6000 into the low word of
+   * csr `mstatus` and stores 0 here, then goes on. Written by the CSR code and by such instructions.
+   */
   fpOff32: take(1),
+  /** Memory offset of the bytes of the page that is being executed (what `pageSlots32` is decoded from). */
+  pageMem32: take(1),
+
+  /** Is the hart's thread in its loop? See worker/requests.ts: HartState. */
+  runState32: take(1),
+  /** Sequence numbers: the write-TLB flush last asked for, and the one last done. */
+  flushWanted32: take(1),
+  flushDone32: take(1),
+  /** Pages whose decoded code is stale: one bit per 1024-word chunk of the bitmap that follows the TLB banks. */
+  staleChunks32: take(1),
+  /** Why the hart cannot go on (worker/requests.ts: Fatal), and the pc or number that goes with it. */
+  fatal32: take(1),
+  fatalValue: take(1),
+  /** Counts for `describe` and tuning. */
+  counters: take(16),
 
   /** One MMIO access at a time, see worker/mailbox.ts: state, op, size, address, value. */
   mailbox: take(8),
@@ -89,10 +150,34 @@ export const TLB_BANK_BYTES = TLB_ENTRIES * TLB_ENTRY_BYTES
 /** Banks: what an access is checked as. S_SUM is S-mode with mstatus.SUM set (and MXR changes flush). */
 export const MMU_BANK = { U: 0, S: 1, S_SUM: 2, M: 3 } as const
 export const MMU_BANKS = 4
-/** Fetch TLB: direct mapped, {tag i64, slots i32, pad}; tag as above; slots = memory offset of the page's decoded slots. */
+/**
+ * Fetch TLB: direct mapped, {tag i64, slots i32, mem i32}; tag as above; slots = memory offset of the page's decoded
+ * slots, mem = memory offset of its bytes (for pageMem32). One bank each for U, S and M: fetchTlb32 names the one in force.
+ */
 export const FETCH_TLB_ENTRIES = 256
+export const FETCH_BANK_BYTES = FETCH_TLB_ENTRIES * TLB_ENTRY_BYTES
+export const FETCH_BANK = { U: 0, S: 1, M: 2 } as const
+export const FETCH_BANKS = 3
 
 /** Decoded instructions: one 16-byte slot per halfword of a page, plus two more that every page ends with. */
 export const SLOT_BYTES = 16
 export const SLOTS_PER_PAGE = 2048
 export const PAGE_SLOT_BYTES = (SLOTS_PER_PAGE + 2) * SLOT_BYTES
+
+/** One hart's area of guest memory, byte offsets from its base (which is also where LAYOUT counts from). */
+const readTlb = LAYOUT.sizeBytes
+const writeTlb = readTlb + MMU_BANKS * TLB_BANK_BYTES
+const fetchTlb = writeTlb + MMU_BANKS * TLB_BANK_BYTES
+const staleCode = fetchTlb + FETCH_BANKS * FETCH_BANK_BYTES
+const pool = staleCode + 2 ** 20 / 8
+export const HART_AREA = {
+  readTlb,
+  writeTlb,
+  fetchTlb,
+  /** One bit per page of the memory, set by other threads: this hart's decoded code of the page is stale. */
+  staleCode,
+  /** Decoded pages, {@link PAGE_SLOT_BYTES} each. */
+  pool,
+}
+export const DEFAULT_POOL_PAGES = 1024
+export const hartAreaBytes = (poolPages: number): number => pool + poolPages * PAGE_SLOT_BYTES

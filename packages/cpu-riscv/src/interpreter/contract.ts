@@ -49,6 +49,20 @@ export interface HartImports {
   fpu(op: number, a: bigint, b: bigint, c: bigint, rm: number): bigint
 }
 
+/**
+ * What the interpreter offers to the code that owns pages of decoded slots (mmu/code-pages.ts), and what both agree on:
+ * - A page of slots that `initPage` prepared has every slot undecoded and its page-end slots in place.
+ * - `instret` is brought up to date (instructions before the current one) before the imports `csr`, `load` and `store`
+ *   are called, and at every exit of `run`.
+ * - The fetch TLB hit path in wasm sets pageVaddr, pageSlots32 and pageMem32 itself.
+ */
+export interface DecodedCode {
+  /** @param slots memory offset of a fresh or recycled page of PAGE_SLOT_BYTES */
+  initPage(slots: number): void
+  /** Bytes [offset, offset + bytes) of the page were overwritten: forget every instruction that overlaps them. */
+  clearSlots(slots: number, offset: number, bytes: number): void
+}
+
 /** Exports of the generated module. */
 export interface InterpreterExports {
   /** Runs from LAYOUT.pc until an Exit; at most about `budget` instructions. */
