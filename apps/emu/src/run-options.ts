@@ -1,0 +1,115 @@
+import { Command, Option } from 'commander'
+import { isOn, type Keyvals, parseKeyvals, parseSize } from './keyval.ts'
+import { UsageError } from './usage-error.ts'
+
+export interface DriveOption {
+  readonly id: string
+  readonly file: string
+  readonly readOnly: boolean
+  /** `if=none`: a -device refers to it; `if=virtio`: a virtio-blk-pci is made for it. */
+  readonly interface: 'none' | 'virtio'
+}
+
+export interface RunOptions {
+  readonly machine: Keyvals
+  readonly memoryBytes: number
+  readonly harts: number
+  readonly bios?: string
+  readonly kernel?: string
+  readonly initrd?: string
+  readonly append?: string
+  readonly drives: readonly DriveOption[]
+  /** `driver=…` and its properties, in order. */
+  readonly devices: readonly Keyvals[]
+  readonly plugins: readonly string[]
+  readonly serial: string
+  readonly monitor: string
+  readonly qmp: readonly string[]
+  readonly incoming?: string
+  readonly startPaused: boolean
+  readonly name?: string
+  readonly uuid?: string
+  readonly reportSections: boolean
+  readonly noReboot: boolean
+}
+
+const collect = (value: string, before: string[] = []) => [...before, value]
+
+/** The options of `emu run`, with QEMU's names and meanings. */
+export function runCommand(action: (options: RunOptions) => Promise<void>): Command {
+  return new Command('run')
+    .description('run a guest; without -kernel the embedded self-checking guest')
+    .option('-M, --machine <type>', 'machine type and its properties: virt[,profile=qemu-7.2|qemu-10.0]', collect)
+    .option('-m, --memory <size>', 'RAM (megabytes, or with suffix)', '128M')
+    .option('--smp <n>', 'number of harts', '1')
+    .option('--cpu <model>', 'rv64')
+    .option('--accel <name>', 'interp')
+    .option('--bios <file>', 'firmware (ELF or raw); none: start the kernel in M-mode')
+    .option('--kernel <file>', 'kernel (ELF or raw Image)')
+    .option('--initrd <file>', 'initial RAM disk')
+    .option('--append <text>', 'kernel command line')
+    .option('--drive <spec>', 'file=F[,if=none|virtio][,id=I][,format=raw][,readonly=on]', collect)
+    .option('--device <spec>', 'DRIVER[,prop=value…]; "help" lists the drivers', collect)
+    .option('--plugin <module>', 'load a plugin package or file', collect)
+    .option('--nographic', 'serial port and monitor on this terminal (Ctrl-A H for help)')
+    .option('--serial <backend>', 'mon:stdio | stdio | none | file:F | tcp:H:P,server=on | unix:F,server=on')
+    .option('--monitor <backend>', 'none | stdio | unix:F,server=on | tcp:H:P,server=on')
+    .option('--qmp <backend>', 'stdio | unix:F,server=on | tcp:H:P,server=on', collect)
+    .option('--incoming <uri>', 'wait for a migration: tcp:H:P, unix:F, or defer')
+    .option('-S', 'do not start the guest')
+    .option('--name <text>', 'name of the machine')
+    .option('--uuid <uuid>', 'UUID of the machine')
+    .option('--no-reboot', 'exit instead of resetting when the guest reboots')
+    .addOption(new Option('--display <kind>', 'none').choices(['none']).hideHelp())
+    .addOption(new Option('--report-sections', 'print every section as it is saved or loaded (stderr, JSON)').hideHelp())
+    .allowExcessArguments(false)
+    .action((raw) => action(readRunOptions(raw)))
+}
+
+function readRunOptions(raw: Record<string, any>): RunOptions {
+  const machine: Keyvals = Object.assign({ type: 'virt' }, ...(raw.machine ?? []).map((m: string) => parseKeyvals(m, 'type')))
+  if (machine.type !== 'virt') throw new UsageError(`-M ${machine.type}: unsupported machine type (there is: virt)`)
+  const cpu = raw.cpu && parseKeyvals(raw.cpu, 'model').model
+  if (cpu && cpu !== 'rv64') throw new UsageError(`-cpu ${cpu}: unsupported CPU model (there is: rv64)`)
+  if (raw.accel && !['interp', 'tcg'].includes(parseKeyvals(raw.accel, 'accel').accel!)) {
+    throw new UsageError(`-accel ${raw.accel}: unsupported accelerator (there is: interp)`)
+  }
+  const memoryBytes = parseSize(/^[0-9.]+[a-z]?$/i.test(raw.memory) ? raw.memory : (parseKeyvals(raw.memory, 'size').size ?? ''), 'M')
+  if (memoryBytes < 2 ** 20 || memoryBytes % 4096 !== 0) throw new UsageError(`-m ${raw.memory}: at least 1M, in whole pages`)
+  if (memoryBytes > 3 * 2 ** 30) throw new UsageError(`-m ${raw.memory}: at most 3G fit into one WebAssembly memory`)
+  const harts = Number(parseKeyvals(raw.smp, 'cpus').cpus)
+  if (!Number.isInteger(harts) || harts < 1 || harts > 8) throw new UsageError(`-smp ${raw.smp}: 1 to 8 harts`)
+
+  return {
+    machine,
+    memoryBytes,
+    harts,
+    bios: raw.bios,
+    kernel: raw.kernel,
+    initrd: raw.initrd,
+    append: raw.append,
+    drives: (raw.drive ?? []).map(readDrive),
+    devices: (raw.device ?? []).map((d: string) => parseKeyvals(d, 'driver')),
+    plugins: raw.plugin ?? [],
+    serial: raw.serial ?? 'mon:stdio',
+    monitor: raw.monitor ?? 'none',
+    qmp: raw.qmp ?? [],
+    incoming: raw.incoming,
+    startPaused: raw.S === true,
+    name: raw.name && parseKeyvals(raw.name, 'guest').guest,
+    uuid: raw.uuid,
+    reportSections: raw.reportSections === true,
+    noReboot: raw.reboot === false,
+  }
+}
+
+function readDrive(text: string, index: number): DriveOption {
+  const { file, if: kind = 'virtio', id = `drive${index}`, format = 'raw', readonly, ...rest } = parseKeyvals(text)
+  if (!file) throw new UsageError(`-drive ${text}: file= is missing`)
+  if (format !== 'raw') throw new UsageError(`-drive ${text}: format '${format}' is not supported (there is: raw)`)
+  if (kind !== 'none' && kind !== 'virtio') throw new UsageError(`-drive ${text}: if=${kind} is not supported (none, virtio)`)
+  for (const key of ['cache', 'aio']) delete (rest as Keyvals)[key]
+  const unknown = Object.keys(rest)[0]
+  if (unknown) throw new UsageError(`-drive ${text}: unknown option '${unknown}'`)
+  return { id, file, readOnly: isOn(readonly), interface: kind }
+}
