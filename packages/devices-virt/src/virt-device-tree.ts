@@ -1,0 +1,255 @@
+/** The device tree of the `virt` board. Spec: virt-machine.md section 5; bindings: Linux Documentation/devicetree. */
+import { cells, cells64, type FdtNode, fdtNode, flag, joined, text } from './fdt.ts'
+
+export type VirtProfile = 'qemu-7.2' | 'qemu-10.0'
+
+export interface VirtDeviceTreeOptions {
+  readonly harts: number
+  readonly ramBytes: number
+  readonly bootargs?: string
+  /** Physical addresses, end exclusive. */
+  readonly initrd?: { readonly start: number; readonly end: number }
+  /** 32 bytes; absent: none. A board takes new ones at every reset. */
+  readonly rngSeed?: Uint8Array
+  readonly profile?: VirtProfile
+  /** How many virtio-mmio transports; default all 8. */
+  readonly virtioMmio?: number
+  /** Says where the VT-d registers are, under the platform bus. `true`: at its start. */
+  readonly vtd?: boolean | { readonly offset: number }
+  /** What the harts offer, if not what the profile's default CPU does. */
+  readonly cpu?: { readonly isa?: string; readonly mmuType?: string }
+  /** By absolute path (`/soc/thing@1000`): nodes added, or merged into one that is there. Parents must exist. */
+  readonly extraNodes?: Readonly<Record<string, FdtNode>>
+}
+
+const ISA: Record<VirtProfile, { base: string; extensions: string; mmuType: string }> = {
+  'qemu-7.2': {
+    base: 'rv64imafdch',
+    extensions: 'zicsr_zifencei_zihintpause_zba_zbb_zbc_zbs_sstc',
+    mmuType: 'riscv,sv48',
+  },
+  'qemu-10.0': {
+    base: 'rv64imafdch',
+    extensions:
+      'zic64b_zicbom_zicbop_zicboz_ziccamoa_ziccif_zicclsm_ziccrse_zicntr_zicsr_zifencei_zihintntl_zihintpause_zihpm_' +
+      'zmmul_za64rs_zaamo_zalrsc_zawrs_zfa_zca_zcd_zba_zbb_zbc_zbs_shcounterenw_shgatpa_shtvala_shvsatpa_shvstvala_' +
+      'shvstvecd_ssccptr_sscounterenw_sstc_sstvala_sstvecd_ssu64xl_svadu_svvptc',
+    mmuType: 'riscv,sv57',
+  },
+}
+
+const RAM_BASE = 0x8000_0000
+const PLATFORM_BUS = { base: 0x400_0000, sizeBytes: 0x200_0000 }
+const VTD_REGISTERS_BYTES = 0x1000
+const UART = '/soc/serial@10000000'
+const HIGH_MMIO_ALIGN = 0x4_0000_0000
+const CACHE_BLOCK_BYTES = 64
+
+/** Machine interrupt inputs of `riscv,cpu-intc`. */
+const IRQ = { msi: 3, mti: 7, sei: 9, mei: 11 }
+
+/** A fresh tree; {@link flattenDeviceTree} makes the blob. Phandles are numbered as stock QEMU numbers them. */
+export function virtDeviceTree(options: VirtDeviceTreeOptions): FdtNode {
+  const { harts, ramBytes, profile = 'qemu-7.2' } = options
+  const modern = profile === 'qemu-10.0'
+  // Highest hart first, each cpu followed by its interrupt controller; then the PLIC, then the test finisher.
+  const cpuPhandle = (hart: number): number => 1 + 2 * (harts - 1 - hart)
+  const intcPhandle = (hart: number): number => cpuPhandle(hart) + 1
+  const plicPhandle = 2 * harts + 1
+  const testPhandle = plicPhandle + 1
+  const perHart = (first: number, second: number): Uint8Array =>
+    cells(
+      ...Array.from({ length: harts }, (_, h) => [intcPhandle(h), first, intcPhandle(h), second]).flat(),
+    )
+  const wired = (irq: number): Record<string, Uint8Array> => ({
+    'interrupt-parent': cells(plicPhandle),
+    interrupts: cells(irq),
+  })
+  const node = (compatible: string[], properties: Record<string, Uint8Array>): FdtNode =>
+    fdtNode({ compatible: text(...compatible), ...properties })
+
+  const soc: Record<string, FdtNode> = {
+    'clint@2000000': node(['sifive,clint0', 'riscv,clint0'], {
+      reg: cells64(0x200_0000, 0x1_0000),
+      'interrupts-extended': perHart(IRQ.msi, IRQ.mti),
+    }),
+    'plic@c000000': node(['sifive,plic-1.0.0', 'riscv,plic0'], {
+      reg: cells64(0xc00_0000, 0x60_0000),
+      'interrupt-controller': flag(),
+      '#interrupt-cells': cells(1),
+      '#address-cells': cells(0),
+      'riscv,ndev': cells(modern ? 95 : 96),
+      'interrupts-extended': perHart(IRQ.mei, IRQ.sei),
+      phandle: cells(plicPhandle),
+    }),
+    'serial@10000000': node(['ns16550a'], {
+      reg: cells64(0x1000_0000, 0x100),
+      'clock-frequency': cells(3_686_400),
+      ...wired(10),
+    }),
+    'rtc@101000': node(['google,goldfish-rtc'], { reg: cells64(0x10_1000, 0x1000), ...wired(11) }),
+    'test@100000': node(['sifive,test1', 'sifive,test0', 'syscon'], {
+      reg: cells64(0x10_0000, 0x1000),
+      phandle: cells(testPhandle),
+    }),
+    'pci@30000000': pciHost(ramBytes, plicPhandle),
+  }
+  for (let slot = 0; slot < (options.virtioMmio ?? 8); slot++) {
+    const base = 0x1000_1000 + 0x1000 * slot
+    soc[`virtio_mmio@${base.toString(16)}`] = node(['virtio,mmio'], { reg: cells64(base, 0x1000), ...wired(1 + slot) })
+  }
+
+  const root = fdtNode(
+    {
+      '#address-cells': cells(2),
+      '#size-cells': cells(2),
+      compatible: text('riscv-virtio'),
+      model: text('riscv-virtio,qemu'),
+    },
+    {
+      [`memory@${RAM_BASE.toString(16)}`]: fdtNode({ device_type: text('memory'), reg: cells64(RAM_BASE, ramBytes) }),
+      cpus: cpusNode(options, cpuPhandle, intcPhandle),
+      soc: fdtNode(
+        { '#address-cells': cells(2), '#size-cells': cells(2), compatible: text('simple-bus'), ranges: flag() },
+        soc,
+      ),
+      reboot: node(['syscon-reboot'], { regmap: cells(testPhandle), offset: cells(0), value: cells(0x7777) }),
+      poweroff: node(['syscon-poweroff'], { regmap: cells(testPhandle), offset: cells(0), value: cells(0x5555) }),
+      'flash@20000000': node(['cfi-flash'], {
+        'bank-width': cells(4),
+        reg: cells64(0x2000_0000, 0x200_0000, 0x2200_0000, 0x200_0000),
+      }),
+      'fw-cfg@10100000': node(['qemu,fw-cfg-mmio'], { reg: cells64(0x1010_0000, 0x18), 'dma-coherent': flag() }),
+      [`platform-bus@${PLATFORM_BUS.base.toString(16)}`]: fdtNode(
+        {
+          compatible: text('qemu,platform', 'simple-bus'),
+          '#address-cells': cells(1),
+          '#size-cells': cells(1),
+          ranges: joined(cells(0), cells64(PLATFORM_BUS.base), cells(PLATFORM_BUS.sizeBytes)),
+          'interrupt-parent': cells(plicPhandle),
+        },
+        vtdNodes(options.vtd),
+      ),
+      pmu: node(['riscv,pmu'], { 'riscv,event-to-mhpmcounters': pmuEvents(modern) }),
+      chosen: chosenNode(options, modern),
+      ...(modern ? { aliases: fdtNode({ serial0: text(UART) }) } : {}),
+    },
+  )
+  for (const [path, extra] of Object.entries(options.extraNodes ?? {})) merge(root, path, extra)
+  return root
+}
+
+function cpusNode(
+  { harts, profile = 'qemu-7.2', cpu }: VirtDeviceTreeOptions,
+  cpuPhandle: (hart: number) => number,
+  intcPhandle: (hart: number) => number,
+): FdtNode {
+  const { base, extensions, mmuType } = ISA[profile]
+  const isa = cpu?.isa ?? `${base}_${extensions}`
+  const [letters, ...named] = isa.split('_')
+  const cpus = fdtNode({ '#address-cells': cells(1), '#size-cells': cells(0), 'timebase-frequency': cells(10_000_000) })
+  const cores: Record<string, FdtNode> = {}
+  for (let hart = 0; hart < harts; hart++) {
+    cpus.children[`cpu@${hart.toString(16)}`] = fdtNode(
+      {
+        device_type: text('cpu'),
+        reg: cells(hart),
+        status: text('okay'),
+        compatible: text('riscv'),
+        'riscv,isa': text(isa),
+        ...(profile === 'qemu-10.0'
+          ? {
+              'riscv,isa-base': text('rv64i'),
+              'riscv,isa-extensions': text(...letters!.slice('rv64'.length), ...named),
+              'riscv,cbom-block-size': cells(CACHE_BLOCK_BYTES),
+              'riscv,cboz-block-size': cells(CACHE_BLOCK_BYTES),
+              'riscv,cbop-block-size': cells(CACHE_BLOCK_BYTES),
+            }
+          : {}),
+        'mmu-type': text(cpu?.mmuType ?? mmuType),
+        phandle: cells(cpuPhandle(hart)),
+      },
+      {
+        'interrupt-controller': fdtNode({
+          compatible: text('riscv,cpu-intc'),
+          'interrupt-controller': flag(),
+          '#interrupt-cells': cells(1),
+          phandle: cells(intcPhandle(hart)),
+        }),
+      },
+    )
+    cores[`core${hart}`] = fdtNode({ cpu: cells(cpuPhandle(hart)) })
+  }
+  cpus.children['cpu-map'] = fdtNode({}, { cluster0: fdtNode({}, cores) })
+  return cpus
+}
+
+/** Spec: virt-machine.md section 5, below the table; section 2 for the swizzle. */
+function pciHost(ramBytes: number, plicPhandle: number): FdtNode {
+  const high = Math.ceil((RAM_BASE + ramBytes) / HIGH_MMIO_ALIGN) * HIGH_MMIO_ALIGN
+  const map: number[] = []
+  for (let slot = 0; slot < 4; slot++) {
+    for (let pin = 1; pin <= 4; pin++) map.push(slot << 11, 0, 0, pin, plicPhandle, 32 + ((slot + pin - 1) % 4))
+  }
+  return fdtNode({
+    compatible: text('pci-host-ecam-generic'),
+    device_type: text('pci'),
+    'linux,pci-domain': cells(0),
+    'bus-range': cells(0, 255),
+    'dma-coherent': flag(),
+    '#address-cells': cells(3),
+    '#size-cells': cells(2),
+    '#interrupt-cells': cells(1),
+    reg: cells64(0x3000_0000, 0x1000_0000),
+    ranges: joined(
+      cells(0x0100_0000, 0, 0),
+      cells64(0x300_0000, 0x1_0000),
+      cells(0x0200_0000),
+      cells64(0x4000_0000, 0x4000_0000, 0x4000_0000),
+      cells(0x0300_0000),
+      cells64(high, high, HIGH_MMIO_ALIGN),
+    ),
+    'interrupt-map-mask': cells(0x1800, 0, 0, 7),
+    'interrupt-map': cells(...map),
+  })
+}
+
+/** Our own extension, so with a compatible string of our own: stock's board has no VT-d. */
+function vtdNodes(vtd: VirtDeviceTreeOptions['vtd']): Record<string, FdtNode> {
+  if (!vtd) return {}
+  const offset = vtd === true ? 0 : vtd.offset
+  const iommu = fdtNode({ compatible: text('ferryvm,intel-iommu'), reg: cells(offset, VTD_REGISTERS_BYTES) })
+  return { [`iommu@${offset.toString(16)}`]: iommu }
+}
+
+function pmuEvents(modern: boolean): Uint8Array {
+  const cycles = [0x1, 0x1, 0x7fff9]
+  const instructions = [0x2, 0x2, 0x7fffc]
+  const tlbMisses = [0x10019, 0x1001b, 0x10021].flatMap((event) => [event, event, 0x7fff8])
+  return cells(...cycles, ...instructions, ...tlbMisses, ...(modern ? [] : [0, 0, 0, 0, 0]))
+}
+
+function chosenNode({ bootargs, initrd, rngSeed }: VirtDeviceTreeOptions, modern: boolean): FdtNode {
+  const address = modern ? cells64 : cells
+  const properties: Record<string, Uint8Array> = { 'stdout-path': text(UART) }
+  if (bootargs !== undefined) properties.bootargs = text(bootargs)
+  if (initrd) {
+    properties['linux,initrd-start'] = address(initrd.start)
+    properties['linux,initrd-end'] = address(initrd.end)
+  }
+  if (rngSeed) properties['rng-seed'] = rngSeed
+  return fdtNode(properties)
+}
+
+function merge(root: FdtNode, path: string, extra: FdtNode): void {
+  let at = root
+  const names = path.split('/').filter((name) => name !== '')
+  names.forEach((name, depth) => {
+    const next = at.children[name]
+    if (next) at = next
+    else if (depth === names.length - 1) at = at.children[name] = fdtNode()
+    else throw new RangeError(`device tree: ${path}: there is no ${names.slice(0, depth + 1).join('/')}`)
+  })
+  Object.assign(at.properties, extra.properties)
+  Object.assign(at.children, extra.children)
+}
