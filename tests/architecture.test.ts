@@ -44,7 +44,9 @@ describe('architecture', () => {
 
   it.each(names)('%s imports only packages of earlier tiers', (name) => {
     const tier = TIERS.findIndex((t) => t.includes(name))
-    const allowed = TIERS.slice(0, tier).flat().filter((n) => !TEST_ONLY.includes(n))
+    const allowed = TIERS.slice(0, tier)
+      .flat()
+      .filter((n) => !TEST_ONLY.includes(n))
     const offences: string[] = []
     for (const file of sources(join(packagesDir, name))) {
       for (const specifier of importsOf(file)) {
@@ -74,13 +76,19 @@ describe('architecture', () => {
 
   it('keeps node: out of the main entry of core', () => {
     const reached = reach(join(packagesDir, 'core/src/index.ts'))
-    const offences = [...reached].flatMap((file) => importsOf(file).filter((s) => !s.startsWith('.')).map((s) => `${file}: ${s}`))
+    const offences = [...reached].flatMap((file) =>
+      importsOf(file)
+        .filter((s) => !s.startsWith('.'))
+        .map((s) => `${file}: ${s}`),
+    )
     expect(reached.size).toBeGreaterThan(5)
     expect(offences).toEqual([])
   })
 
   it('has no import cycle', () => {
-    const files = [...names.map((n) => join(packagesDir, n)), join(root, 'apps/emu')].flatMap(sources).filter((f) => !isTest(f))
+    const files = [...names.map((n) => join(packagesDir, n)), join(root, 'apps/emu')]
+      .flatMap(sources)
+      .filter((f) => !isTest(f))
     const graph = new Map(files.map((f) => [f, runtimeImports(f)]))
     const done = new Set<string>()
     const stack: string[] = []
@@ -100,9 +108,13 @@ describe('architecture', () => {
   })
 
   it('has no file of more than 1000 lines and no utils', () => {
-    const files = globSync(['packages/*/src/**/*.ts', 'apps/*/src/**/*.ts', 'tests/**/*.ts', 'tooling/**/*.ts'], { cwd: root })
+    const files = globSync(['packages/*/src/**/*.ts', 'apps/*/src/**/*.ts', 'tests/**/*.ts', 'tooling/**/*.ts'], {
+      cwd: root,
+    })
     expect(files.filter((f) => /\butils?\b/.test(f))).toEqual([])
-    const long = files.filter((f) => !f.includes('__fixtures__') && readFileSync(join(root, f), 'utf8').split('\n').length > 1000)
+    const long = files.filter(
+      (f) => !f.includes('__fixtures__') && readFileSync(join(root, f), 'utf8').split('\n').length > 1000,
+    )
     expect(long).toEqual([])
   })
 })

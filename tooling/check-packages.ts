@@ -35,7 +35,8 @@ if (run('build', 'turbo', ['run', 'build', '--output-logs=errors-only'])) {
     const tarball = packed.filename as string
     const ok =
       run(`publint ${manifest.name}`, 'publint', ['run', tarball, '--strict'], folder) &&
-      (!manifest.exports || run(`types of ${manifest.name}`, 'attw', [tarball, '--profile', 'esm-only', '--no-emoji'], folder))
+      (!manifest.exports ||
+        run(`types of ${manifest.name}`, 'attw', [tarball, '--profile', 'esm-only', '--no-emoji'], folder))
     console.log(`${ok ? 'ok    ' : 'FAILED'} ${manifest.name}`)
   }
   run('third-party example from tarballs', process.execPath, ['tooling/check-example.ts', tarballs])

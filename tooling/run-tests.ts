@@ -19,9 +19,13 @@ interface VitestReport {
 
 const own = process.argv.slice(2).filter((a) => a.startsWith('--only=') || a === '--packages')
 const forVitest = process.argv.slice(2).filter((a) => !own.includes(a))
-const only = own.find((a) => a.startsWith('--only='))?.slice('--only='.length).split(',')
+const only = own
+  .find((a) => a.startsWith('--only='))
+  ?.slice('--only='.length)
+  .split(',')
 const inCi = process.env.CI === 'true'
-const wanted = (lane: string) => (only ? only.includes(lane) : lane !== 'packages' || inCi || own.includes('--packages'))
+const wanted = (lane: string) =>
+  only ? only.includes(lane) : lane !== 'packages' || inCi || own.includes('--packages')
 
 let passed = 0
 let failed = 0
@@ -31,7 +35,9 @@ function lane(name: string, command: string, args: string[]): boolean {
   const started = performance.now()
   console.log(`\n=== ${name}: ${command} ${args.join(' ')}`)
   const { status } = spawnSync(command, args, { stdio: 'inherit' })
-  console.log(`=== ${name}: ${status === 0 ? 'ok' : `FAILED (${status})`} in ${((performance.now() - started) / 1000).toFixed(1)} s`)
+  console.log(
+    `=== ${name}: ${status === 0 ? 'ok' : `FAILED (${status})`} in ${((performance.now() - started) / 1000).toFixed(1)} s`,
+  )
   return status === 0
 }
 
@@ -53,7 +59,9 @@ if (wanted('tests')) {
     failed += result.numFailedTests
     skipped += result.numPendingTests
     // A file that could not even be loaded has no tests to count.
-    const broken = result.testResults.filter((f) => f.status === 'failed' && f.assertionResults.every((t) => t.status !== 'failed'))
+    const broken = result.testResults.filter(
+      (f) => f.status === 'failed' && f.assertionResults.every((t) => t.status !== 'failed'),
+    )
     failed += broken.length
     if (!ok && result.numFailedTests + broken.length === 0) failed++
   } catch (error) {

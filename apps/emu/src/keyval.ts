@@ -12,7 +12,11 @@ export function parseKeyvals(text: string, implied?: string): Keyvals {
   splitItems(text).forEach((item, index) => {
     const equals = item.indexOf('=')
     const [key, value] =
-      equals >= 0 ? [item.slice(0, equals), item.slice(equals + 1)] : index === 0 && implied ? [implied, item] : [item, 'on']
+      equals >= 0
+        ? [item.slice(0, equals), item.slice(equals + 1)]
+        : index === 0 && implied
+          ? [implied, item]
+          : [item, 'on']
     if (!key) throw new UsageError(`'${text}': item ${index + 1} has no name`)
     if (key in result) throw new UsageError(`'${text}': '${key}' is given twice`)
     result[key] = value
@@ -50,4 +54,5 @@ export function parseSize(text: string, unit: 'B' | 'M' = 'B'): number {
   return Math.floor(Number(match[1]) * scale)
 }
 
-export const isOn = (value: string | undefined): boolean => value === 'on' || value === 'yes' || value === 'true' || value === '1'
+export const isOn = (value: string | undefined): boolean =>
+  value === 'on' || value === 'yes' || value === 'true' || value === '1'

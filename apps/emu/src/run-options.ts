@@ -61,21 +61,30 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
     .option('--uuid <uuid>', 'UUID of the machine')
     .option('--no-reboot', 'exit instead of resetting when the guest reboots')
     .addOption(new Option('--display <kind>', 'none').choices(['none']).hideHelp())
-    .addOption(new Option('--report-sections', 'print every section as it is saved or loaded (stderr, JSON)').hideHelp())
+    .addOption(
+      new Option('--report-sections', 'print every section as it is saved or loaded (stderr, JSON)').hideHelp(),
+    )
     .allowExcessArguments(false)
     .action((raw) => action(readRunOptions(raw)))
 }
 
 function readRunOptions(raw: Record<string, any>): RunOptions {
-  const machine: Keyvals = Object.assign({ type: 'virt' }, ...(raw.machine ?? []).map((m: string) => parseKeyvals(m, 'type')))
+  const machine: Keyvals = Object.assign(
+    { type: 'virt' },
+    ...(raw.machine ?? []).map((m: string) => parseKeyvals(m, 'type')),
+  )
   if (machine.type !== 'virt') throw new UsageError(`-M ${machine.type}: unsupported machine type (there is: virt)`)
   const cpu = raw.cpu && parseKeyvals(raw.cpu, 'model').model
   if (cpu && cpu !== 'rv64') throw new UsageError(`-cpu ${cpu}: unsupported CPU model (there is: rv64)`)
   if (raw.accel && !['interp', 'tcg'].includes(parseKeyvals(raw.accel, 'accel').accel!)) {
     throw new UsageError(`-accel ${raw.accel}: unsupported accelerator (there is: interp)`)
   }
-  const memoryBytes = parseSize(/^[0-9.]+[a-z]?$/i.test(raw.memory) ? raw.memory : (parseKeyvals(raw.memory, 'size').size ?? ''), 'M')
-  if (memoryBytes < 2 ** 20 || memoryBytes % 4096 !== 0) throw new UsageError(`-m ${raw.memory}: at least 1M, in whole pages`)
+  const memoryBytes = parseSize(
+    /^[0-9.]+[a-z]?$/i.test(raw.memory) ? raw.memory : (parseKeyvals(raw.memory, 'size').size ?? ''),
+    'M',
+  )
+  if (memoryBytes < 2 ** 20 || memoryBytes % 4096 !== 0)
+    throw new UsageError(`-m ${raw.memory}: at least 1M, in whole pages`)
   if (memoryBytes > 3 * 2 ** 30) throw new UsageError(`-m ${raw.memory}: at most 3G fit into one WebAssembly memory`)
   const harts = Number(parseKeyvals(raw.smp, 'cpus').cpus)
   if (!Number.isInteger(harts) || harts < 1 || harts > 8) throw new UsageError(`-smp ${raw.smp}: 1 to 8 harts`)
@@ -107,7 +116,8 @@ function readDrive(text: string, index: number): DriveOption {
   const { file, if: kind = 'virtio', id = `drive${index}`, format = 'raw', readonly, ...rest } = parseKeyvals(text)
   if (!file) throw new UsageError(`-drive ${text}: file= is missing`)
   if (format !== 'raw') throw new UsageError(`-drive ${text}: format '${format}' is not supported (there is: raw)`)
-  if (kind !== 'none' && kind !== 'virtio') throw new UsageError(`-drive ${text}: if=${kind} is not supported (none, virtio)`)
+  if (kind !== 'none' && kind !== 'virtio')
+    throw new UsageError(`-drive ${text}: if=${kind} is not supported (none, virtio)`)
   for (const key of ['cache', 'aio']) delete (rest as Keyvals)[key]
   const unknown = Object.keys(rest)[0]
   if (unknown) throw new UsageError(`-drive ${text}: unknown option '${unknown}'`)

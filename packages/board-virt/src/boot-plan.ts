@@ -37,7 +37,10 @@ export function planBoot(files: BootFiles, ramBytes: number, profile: VirtProfil
   const place = (name: string, at: number, bytes: Uint8Array) => {
     if (at < RAM_BASE || at + bytes.length > ramEnd) {
       const wanted = `0x${at.toString(16)} to 0x${(at + bytes.length).toString(16)}`
-      throw new DeviceConfigError(name, `needs ${wanted}; RAM is 0x${RAM_BASE.toString(16)} to 0x${ramEnd.toString(16)}`)
+      throw new DeviceConfigError(
+        name,
+        `needs ${wanted}; RAM is 0x${RAM_BASE.toString(16)} to 0x${ramEnd.toString(16)}`,
+      )
     }
     images.push({ name, at, bytes })
   }

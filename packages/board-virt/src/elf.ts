@@ -18,7 +18,12 @@ const isElf = (file: Uint8Array) => file[0] === 0x7f && file[1] === 0x45 && file
  */
 export function loadImage(name: string, file: Uint8Array, rawAddress: number): LoadableImage {
   if (!isElf(file)) {
-    return { segments: [{ at: rawAddress, bytes: file }], start: rawAddress, end: rawAddress + file.length, entry: rawAddress }
+    return {
+      segments: [{ at: rawAddress, bytes: file }],
+      start: rawAddress,
+      end: rawAddress + file.length,
+      entry: rawAddress,
+    }
   }
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength)
   const EM_RISCV = 243
@@ -42,7 +47,10 @@ export function loadImage(name: string, file: Uint8Array, rawAddress: number): L
     const fileBytes = Number(view.getBigUint64(h + 32, true))
     const memoryBytes = Number(view.getBigUint64(h + 40, true))
     if (offset + fileBytes > file.length) {
-      throw new DeviceConfigError(name, `program header ${i} wants ${fileBytes} bytes at offset ${offset} of a file of ${file.length}`)
+      throw new DeviceConfigError(
+        name,
+        `program header ${i} wants ${fileBytes} bytes at offset ${offset} of a file of ${file.length}`,
+      )
     }
     if (memoryBytes > 2 ** 31 || memoryBytes < fileBytes) {
       throw new DeviceConfigError(name, `program header ${i} has a memory size of ${memoryBytes} bytes`)
