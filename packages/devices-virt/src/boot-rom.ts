@@ -3,6 +3,9 @@
  * Spec: virt-machine.md section 3.
  */
 
+import { defineDevice, stateless } from '@ferryvm/core'
+import { z } from 'zod'
+
 /** Name of the RAM block that the ROM is, and its size. */
 export const MROM = { idstr: 'riscv_virt_board.mrom', base: 0x1000, sizeBytes: 61440 } as const
 
@@ -10,6 +13,17 @@ export const MROM = { idstr: 'riscv_virt_board.mrom', base: 0x1000, sizeBytes: 6
 const FW_DYNAMIC_MAGIC = 0x4942534fn
 const FW_DYNAMIC_VERSION = 2n
 const NEXT_MODE_S = 1n
+
+/** The block itself. Its contents are a boot image of the board, put there anew at every reset. */
+export const maskRom = defineDevice({
+  type: 'mask-rom',
+  props: z.object({}),
+  migration: stateless,
+  realize(ctx) {
+    ctx.ram(MROM.idstr, MROM.sizeBytes, { at: MROM.base, mode: 'rom' })
+    return {}
+  },
+})
 
 export interface BootRomOptions {
   /** Where the harts go, in M-mode: firmware, or a kernel without one. */

@@ -67,7 +67,8 @@ export function joined(...parts: Uint8Array[]): Uint8Array {
 }
 
 /** One string, or a list of them, each NUL terminated. */
-export const text = (...strings: string[]): Uint8Array => new TextEncoder().encode(strings.map((s) => `${s}\0`).join(''))
+export const text = (...strings: string[]): Uint8Array =>
+  new TextEncoder().encode(strings.map((s) => `${s}\0`).join(''))
 
 /** A property whose presence is its value. */
 export const flag = (): Uint8Array => new Uint8Array(0)

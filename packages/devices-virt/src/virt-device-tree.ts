@@ -58,9 +58,7 @@ export function virtDeviceTree(options: VirtDeviceTreeOptions): FdtNode {
   const plicPhandle = 2 * harts + 1
   const testPhandle = plicPhandle + 1
   const perHart = (first: number, second: number): Uint8Array =>
-    cells(
-      ...Array.from({ length: harts }, (_, h) => [intcPhandle(h), first, intcPhandle(h), second]).flat(),
-    )
+    cells(...Array.from({ length: harts }, (_, h) => [intcPhandle(h), first, intcPhandle(h), second]).flat())
   const wired = (irq: number): Record<string, Uint8Array> => ({
     'interrupt-parent': cells(plicPhandle),
     interrupts: cells(irq),
