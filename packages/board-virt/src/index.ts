@@ -1,0 +1,11 @@
+/**
+ * The RISC-V `virt` board.
+ *
+ * ```ts
+ * const machine = await createMachine(virtBoard({ kernel, serial }))
+ * machine.start()
+ * ```
+ */
+export { type BootFiles, type BootPlan, planBoot, RAM_BASE, type VirtProfile } from './boot-plan.ts'
+export { type LoadableImage, loadImage } from './elf.ts'
+export { type VirtBoardOptions, virtBoard, virtDevices } from './virt-board.ts'

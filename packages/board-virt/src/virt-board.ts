@@ -1,0 +1,103 @@
+import { type CharBackend, type DeviceFactory, type DeviceSpec, type Logger, silentLogger } from '@ferryvm/core'
+import { rv64 } from '@ferryvm/cpu-riscv'
+import { intelIommu } from '@ferryvm/devices-iommu'
+import { gpex } from '@ferryvm/devices-pci'
+import {
+  aclintMswi,
+  aclintMtimer,
+  bootRom,
+  flattenDeviceTree,
+  fwCfg,
+  goldfishRtc,
+  MROM,
+  maskRom,
+  pflashCfi01,
+  plic,
+  testFinisher,
+  uart16550,
+  virtDeviceTree,
+} from '@ferryvm/devices-virt'
+import { virtioBlk, virtioMmioBus, virtioRng } from '@ferryvm/devices-virtio'
+import type { BootImage, MachineConfig } from '@ferryvm/machine'
+import { type BootFiles, planBoot, RAM_BASE, type VirtProfile } from './boot-plan.ts'
+
+export interface VirtBoardOptions extends BootFiles {
+  /** Which stock QEMU's board this is, as far as a guest or a stream can tell. Default `qemu-7.2`. */
+  readonly profile?: VirtProfile
+  readonly harts?: number
+  /** Default 128 MiB. */
+  readonly ramBytes?: number
+  /** The far side of the UART. */
+  readonly serial?: CharBackend
+  /** Beyond the board's own: `virtioBlk({ drive }, { bus: 'pcie.0' })`, `intelIommu({})`, a plugin's. */
+  readonly devices?: readonly DeviceSpec[]
+  readonly log?: Logger
+}
+
+/** Spec: virt-machine.md section 1. */
+const MAP = {
+  finisher: 0x10_0000,
+  rtc: 0x10_1000,
+  clint: 0x200_0000,
+  mtimer: 0x200_4000,
+  platformBus: 0x400_0000,
+  plic: 0xc00_0000,
+  uart: 0x1000_0000,
+  fwCfg: 0x1010_0000,
+  flash: [0x2000_0000, 0x2200_0000],
+} as const
+const MiB = 2 ** 20
+
+/**
+ * The RISC-V `virt` board as data for `createMachine`: CPU, board devices in stock's order, boot files in their places.
+ * @throws DeviceConfigError boot files that do not fit
+ */
+export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
+  const { profile = 'qemu-7.2', harts = 1, ramBytes = 128 * MiB, devices = [], log = silentLogger } = options
+  const boot = planBoot(options, ramBytes, profile)
+  const tree = () =>
+    flattenDeviceTree(
+      virtDeviceTree({
+        harts,
+        ramBytes,
+        profile,
+        bootargs: options.append,
+        initrd: boot.initrd,
+        rngSeed: crypto.getRandomValues(new Uint8Array(32)),
+        vtd: devices.some((d) => d.definition.type === intelIommu.type),
+      }),
+    )
+  const deviceTreeAddress = boot.deviceTreeAt(tree().length)
+  const images: BootImage[] = [
+    { name: 'reset vector', at: MROM.base, bytes: bootRom({ startAddress: boot.start, deviceTreeAddress, nextAddress: boot.next }) },
+    ...boot.images,
+    { name: 'device tree', at: deviceTreeAddress, bytes: tree },
+  ]
+  return {
+    name: 'virt',
+    cpu: rv64({ harts, profile }),
+    ram: [{ idstr: 'riscv_virt_board.ram', base: RAM_BASE, sizeBytes: ramBytes }],
+    platformBus: { base: MAP.platformBus, sizeBytes: 32 * MiB, firstIrq: 64, irqCount: 32 },
+    images,
+    log,
+    devices: [
+      maskRom({}),
+      aclintMswi({}, { at: MAP.clint }),
+      aclintMtimer({}, { at: MAP.mtimer }),
+      plic({}, { at: MAP.plic }),
+      ...(profile === 'qemu-10.0' ? [fwCfg({ harts }, { at: MAP.fwCfg })] : []),
+      testFinisher({}, { at: MAP.finisher }),
+      virtioMmioBus({}, { id: 'virtio-mmio' }),
+      gpex({ highMmioBase: Math.ceil((RAM_BASE + ramBytes) / 2 ** 34) * 2 ** 34 }, { id: 'gpex' }),
+      uart16550({ chardev: options.serial }, { id: 'serial0', at: MAP.uart, irq: 10 }),
+      goldfishRtc({}, { at: MAP.rtc, irq: 11 }),
+      pflashCfi01({ idstr: 'virt.flash0' }, { id: 'flash0', at: MAP.flash[0] }),
+      pflashCfi01({ idstr: 'virt.flash1' }, { id: 'flash1', at: MAP.flash[1] }),
+      ...devices,
+      ...(profile === 'qemu-7.2' ? [fwCfg({ harts }, { at: MAP.fwCfg })] : []),
+    ],
+  }
+}
+
+/** Devices that `-device` can name on this board. */
+export const virtDevices: readonly DeviceFactory<any>[] = [intelIommu, virtioBlk, virtioRng]
