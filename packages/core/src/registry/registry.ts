@@ -31,7 +31,12 @@ export interface SectionEntry {
   /** Number used on the wire when we send; unique, in order of registration. */
   readonly sectionId: number
   readonly live?: SaveVmHandlers
-  readonly device?: { readonly vmstate: Vmstate<any>; readonly codec: VmstateCodec<any>; readonly state: any; needed(): boolean }
+  readonly device?: {
+    readonly vmstate: Vmstate<any>
+    readonly codec: VmstateCodec<any>
+    readonly state: any
+    needed(): boolean
+  }
 }
 
 /** Per machine. Spec: stream.md sections 2 and 8. */

@@ -1,2 +1,3 @@
-// The table, its rows and the codec: see the sketch of the contract; implemented in this folder.
-export type { Vmstate, VmstateCodec } from './define-vmstate.ts'
+// What the interfaces of other folders name; see the files of this folder.
+export type { VmstateCodec } from './codec.ts'
+export type { Vmstate } from './table.ts'

@@ -1,0 +1,156 @@
+/**
+ * The contract of ferryvm: vmstate tables, QEMUFile, channels, migration priorities, devices. No dependencies; runs in
+ * Node and in browsers.
+ */
+export type { Bus, BusAttachment, BusKind, BusRequest } from './bus/bus.ts'
+export type { Iommu, IommuAttachPoint } from './bus/iommu.ts'
+export type { IrqLine, MmioRegion } from './bus/mmio.ts'
+export type { Channel, ChannelFeature } from './channel/channel.ts'
+export type { ChannelLayer, Listener, RamHooks, Transport, TransportContext } from './channel/transport.ts'
+export { hostNs, readVirtualNs, type Timer, VirtualClock } from './clock/virtual-clock.ts'
+export type { Cpu, CpuContext, CpuSpec, HartPort } from './cpu/cpu.ts'
+export {
+  type CpuFactory,
+  type Device,
+  type DeviceContext,
+  type DeviceFactory,
+  type DeviceSpec,
+  type DeviceType,
+  defineDevice,
+  definePlugin,
+  type MachineServices,
+  type Migration,
+  type MmioOptions,
+  type Placement,
+  type Plugin,
+  type RegistersItself,
+  registersItself,
+  type StateFor,
+  type Stateless,
+  stateless,
+  type Unmigratable,
+  unmigratable,
+} from './device/device.ts'
+export { type Logger, silentLogger } from './device/logger.ts'
+export type { SchemaResult, StandardSchema } from './device/standard-schema.ts'
+export { ChannelClosedError, UnsupportedFeatureError } from './errors/channel-error.ts'
+export { DeviceConfigError, DeviceHookError } from './errors/device-error.ts'
+export { FerryError } from './errors/ferry-error.ts'
+export { DuplicateSectionError, RegistrySealedError } from './errors/registry-error.ts'
+export { StreamFormatError, StreamTruncatedError } from './errors/stream-error.ts'
+export {
+  isVmstateError,
+  VmstateDefinitionError,
+  VmstateError,
+  type VmstateErrorOptions,
+  VmstateHookError,
+  VmstateMismatchError,
+  VmstateRangeError,
+  VmstateSubsectionError,
+  VmstateTruncatedError,
+  VmstateVersionError,
+} from './errors/vmstate-error.ts'
+export type { Machine, MachineEvents, RunState } from './machine/machine.ts'
+export { type AddressSpace, dma } from './memory/address-space.ts'
+export { DirtyLog, GuestMemory, GuestMemoryExhaustedError, PAGE_BYTES, type RamBlock } from './memory/guest-memory.ts'
+export { PhysicalMap, type RamMapping, type RamMode } from './memory/physical-map.ts'
+export type { QEMUFileReader, QEMUFileWriter } from './qemufile/qemufile.ts'
+export { bufferReader, createQEMUFileReader, drive } from './qemufile/qemufile-reader.ts'
+export { bufferWriter, createQEMUFileWriter } from './qemufile/qemufile-writer.ts'
+export { MigrationPriority } from './registry/migration-priority.ts'
+export type { RegisterOptions, SaveStateRegistry, SaveVmHandlers, SectionEntry } from './registry/registry.ts'
+export { createSaveStateRegistry } from './registry/save-state-registry.ts'
+export {
+  type ArrayOptions,
+  array,
+  bitmap,
+  boolArray,
+  boolVarray,
+  buffer,
+  type CountOptions,
+  cpuDoubleArray,
+  DEFAULT_MAX_BYTES,
+  DEFAULT_MAX_ELEMENTS,
+  i8Array,
+  i8Varray,
+  i16Array,
+  i16Varray,
+  i32Array,
+  i32Varray,
+  i64Array,
+  i64Varray,
+  type LengthFrom,
+  pointerArray,
+  u8Array,
+  u8Varray,
+  u16Array,
+  u16Varray,
+  u32Array,
+  u32Varray,
+  u64Array,
+  u64Varray,
+  unused,
+  unusedVarray,
+  type VarrayOptions,
+  varray,
+  vbuffer,
+} from './vmstate/array-rows.ts'
+export { type CompileOptions, compileVmstate, type VmstateCodec } from './vmstate/codec.ts'
+export { defineVmstate, vmstateFor } from './vmstate/define-vmstate.ts'
+export {
+  type DescribeOptions,
+  type FieldDescription,
+  formatSection,
+  formatVmdescription,
+  type SectionDescription,
+  type StreamDescription,
+  type VmdescStyle,
+  type VmstateDescription,
+} from './vmstate/description.ts'
+export type { Field, FieldOptions, FieldTable, Padding, PresenceOptions, StateOf, WireType } from './vmstate/field.ts'
+export type { CustomInfo } from './vmstate/row.ts'
+export {
+  bool,
+  cpuDouble,
+  i8,
+  i16,
+  i32,
+  i32Equal,
+  i32Le,
+  i64,
+  i64Number,
+  timer,
+  u8,
+  u8Equal,
+  u16,
+  u16Equal,
+  u32,
+  u32Equal,
+  u64,
+  u64Equal,
+  u64Number,
+} from './vmstate/scalar-rows.ts'
+export {
+  custom,
+  gtree,
+  gtreeDirectKey,
+  type ListOptions,
+  list,
+  qlist,
+  struct,
+  structArray,
+  structVarray,
+  type TreeNode,
+  tmp,
+  validate,
+  vstruct,
+} from './vmstate/struct-rows.ts'
+export type {
+  ClassTable,
+  FullState,
+  StateOfVmstate,
+  SubsectionTable,
+  Vmstate,
+  VmstateHooks,
+  VmstateTable,
+} from './vmstate/table.ts'

@@ -1,0 +1,136 @@
+import { DuplicateSectionError, RegistrySealedError } from '../errors/registry-error.ts'
+import { compileVmstate } from '../vmstate/codec.ts'
+import { MigrationPriority } from './migration-priority.ts'
+import type { RegisterOptions, SaveStateRegistry, SectionEntry } from './registry.ts'
+
+const LEVELS = MigrationPriority.MAX + 1
+
+/** A section by its own name, or by the one it had before device paths. */
+interface Names {
+  readonly idstr: string
+  readonly instanceId: number
+  readonly compat?: { readonly idstr: string; readonly instanceId: number }
+}
+
+/** Entries by (name, instance id), with the next free id of a name. */
+class NameTable {
+  readonly #names = new Map<string, Map<number, SectionEntry>>()
+
+  get(idstr: string, instanceId: number): SectionEntry | undefined {
+    return this.#names.get(idstr)?.get(instanceId)
+  }
+
+  /** One more than the largest in use. */
+  nextId(idstr: string): number {
+    const ids = this.#names.get(idstr)
+    return ids ? Math.max(...ids.keys()) + 1 : 0
+  }
+
+  add(idstr: string, instanceId: number, entry: SectionEntry): void {
+    let ids = this.#names.get(idstr)
+    if (!ids) this.#names.set(idstr, (ids = new Map()))
+    ids.set(instanceId, entry)
+  }
+
+  delete(idstr: string, instanceId: number): void {
+    const ids = this.#names.get(idstr)
+    ids?.delete(instanceId)
+    if (ids?.size === 0) this.#names.delete(idstr)
+  }
+}
+
+/** Priority first (higher before lower), then order of registration. */
+const before = (a: SectionEntry, b: SectionEntry): boolean =>
+  a.priority !== b.priority ? a.priority > b.priority : a.sectionId < b.sectionId
+
+/** An empty registry; each machine has its own. */
+export function createSaveStateRegistry(): SaveStateRegistry {
+  // One bucket per level: an insert is a Set.add, which keeps the order of registration by itself.
+  const levels = Array.from({ length: LEVELS }, () => new Set<SectionEntry>())
+  const names = new NameTable()
+  const oldNames = new NameTable()
+  const blockers = new Set<{ reason: string }>()
+  let inOrder: readonly SectionEntry[] | undefined
+  let nextSectionId = 0
+  let seals = 0
+
+  function nameOf(name: string, { instanceId, path }: RegisterOptions): Names {
+    const idstr = path ? `${path}/${name}` : name
+    const bytes = new TextEncoder().encode(idstr).length
+    if (bytes < 1 || bytes > 255) throw new RangeError(`section name '${idstr}' has ${bytes} bytes; 1 to 255 fit`)
+    if (seals > 0) throw new RegistrySealedError(idstr)
+    const own = path ? names.nextId(idstr) : (instanceId ?? names.nextId(idstr))
+    // A path names one place: a second section of that name is a mistake, whatever instance was asked for.
+    if (path ? own !== 0 : names.get(idstr, own)) throw new DuplicateSectionError(idstr, path ? 0 : own)
+    if (!path) return { idstr, instanceId: own }
+    return { idstr, instanceId: own, compat: { idstr: name, instanceId: instanceId ?? oldNames.nextId(name) } }
+  }
+
+  function insert(entry: SectionEntry, compat: Names['compat']): Disposable {
+    const level = levels[entry.priority]
+    if (!level)
+      throw new RangeError(`priority ${entry.priority} of section '${entry.idstr}' is not one of 0 to ${LEVELS - 1}`)
+    level.add(entry)
+    names.add(entry.idstr, entry.instanceId, entry)
+    // The first of several with one old name keeps it, as a walk along the list would find that one.
+    const holdsOldName = compat !== undefined && !oldNames.get(compat.idstr, compat.instanceId)
+    if (holdsOldName) oldNames.add(compat.idstr, compat.instanceId, entry)
+    inOrder = undefined
+    return {
+      [Symbol.dispose]() {
+        if (!level.delete(entry)) return
+        names.delete(entry.idstr, entry.instanceId)
+        if (holdsOldName) oldNames.delete(compat.idstr, compat.instanceId)
+        inOrder = undefined
+      },
+    }
+  }
+
+  return {
+    register(vmstate, state, options = {}) {
+      const { idstr, instanceId, compat } = nameOf(vmstate.name, options)
+      const needed = options.needed ?? (() => vmstate.needed?.(state) ?? true)
+      const entry: SectionEntry = {
+        idstr,
+        instanceId,
+        priority: options.priority ?? vmstate.priority,
+        version: vmstate.version,
+        sectionId: nextSectionId++,
+        device: { vmstate, codec: compileVmstate(vmstate), state, needed },
+      }
+      return insert(entry, compat)
+    },
+    registerLive(name, version, handlers, options = {}) {
+      const { idstr, instanceId, compat } = nameOf(name, options)
+      const priority = options.priority ?? MigrationPriority.DEFAULT
+      return insert({ idstr, instanceId, priority, version, sectionId: nextSectionId++, live: handlers }, compat)
+    },
+    block(reason) {
+      const blocker = { reason }
+      blockers.add(blocker)
+      return { [Symbol.dispose]: () => void blockers.delete(blocker) }
+    },
+    get blockers() {
+      return [...blockers].map(({ reason }) => reason)
+    },
+    entries() {
+      return (inOrder ??= Object.freeze(levels.toReversed().flatMap((level) => [...level])))
+    },
+    find(idstr, instanceId) {
+      const exact = names.get(idstr, instanceId)
+      const old = oldNames.get(idstr, instanceId)
+      if (exact && old) return before(exact, old) ? exact : old
+      return exact ?? old
+    },
+    seal() {
+      seals++
+      let sealed = true
+      return {
+        [Symbol.dispose]() {
+          if (sealed) seals--
+          sealed = false
+        },
+      }
+    },
+  }
+}
