@@ -5,10 +5,30 @@
 export type { Bus, BusAttachment, BusKind, BusRequest } from './bus/bus.ts'
 export type { Iommu, IommuAttachPoint } from './bus/iommu.ts'
 export type { IrqLine, MmioRegion } from './bus/mmio.ts'
+export type {
+  PciBarOptions,
+  PciCapabilityOptions,
+  PciFunction,
+  PciFunctionState,
+  PciIdentity,
+  PciMsix,
+  PciMsixOptions,
+  PciSlot,
+} from './bus/pci.ts'
+export {
+  VIRTIO_NO_VECTOR,
+  VIRTIO_QUEUE_MAX,
+  VIRTQUEUE_MAX_SIZE,
+  type VirtioBackend,
+  type VirtioQueuePort,
+  type VirtioTransport,
+  type VirtioTransportState,
+} from './bus/virtio.ts'
 export type { Channel, ChannelFeature } from './channel/channel.ts'
 export type { ChannelLayer, Listener, RamHooks, Transport, TransportContext } from './channel/transport.ts'
 export { hostNs, readVirtualNs, type Timer, VirtualClock } from './clock/virtual-clock.ts'
 export type { Cpu, CpuContext, CpuSpec, HartPort } from './cpu/cpu.ts'
+export type { CharBackend } from './device/char-backend.ts'
 export {
   type CpuFactory,
   type Device,
