@@ -18,6 +18,25 @@ export type {
 export {
   VIRTIO_NO_VECTOR,
   VIRTIO_QUEUE_MAX,
+  type VirtioBackend,
+  type VirtioQueuePort,
+  type VirtioTransport,
+  type VirtioTransportState,
+  VIRTQUEUE_MAX_SIZE,
+} from './bus/virtio.ts'
+export type {
+  PciBarOptions,
+  PciCapabilityOptions,
+  PciFunction,
+  PciFunctionState,
+  PciIdentity,
+  PciMsix,
+  PciMsixOptions,
+  PciSlot,
+} from './bus/pci.ts'
+export {
+  VIRTIO_NO_VECTOR,
+  VIRTIO_QUEUE_MAX,
   VIRTQUEUE_MAX_SIZE,
   type VirtioBackend,
   type VirtioQueuePort,
@@ -28,6 +47,7 @@ export type { Channel, ChannelFeature } from './channel/channel.ts'
 export type { ChannelLayer, Listener, RamHooks, Transport, TransportContext } from './channel/transport.ts'
 export { hostNs, readVirtualNs, type Timer, VirtualClock } from './clock/virtual-clock.ts'
 export type { Cpu, CpuContext, CpuSpec, HartPort } from './cpu/cpu.ts'
+export type { CharBackend } from './device/char-backend.ts'
 export type { CharBackend } from './device/char-backend.ts'
 export {
   type CpuFactory,
@@ -80,6 +100,81 @@ export { bufferWriter, createQEMUFileWriter } from './qemufile/qemufile-writer.t
 export { MigrationPriority } from './registry/migration-priority.ts'
 export type { RegisterOptions, SaveStateRegistry, SaveVmHandlers, SectionEntry } from './registry/registry.ts'
 export { createSaveStateRegistry } from './registry/save-state-registry.ts'
+export { loadConfiguration, type StreamConfiguration, saveConfiguration } from './stream/configuration.ts'
+export {
+  COMMANDS,
+  type CommandName,
+  commandName,
+  defaultStreamSettings,
+  Element,
+  type SectionProgress,
+  STREAM_MAGIC,
+  STREAM_VERSION,
+  type StreamSettings,
+} from './stream/element.ts'
+export { createTurnBudget, nextTurn } from './stream/event-loop-turn.ts'
+export {
+  type GlobalState,
+  globalRunState,
+  globalStateVmstate,
+  RUN_STATES,
+  setGlobalRunState,
+} from './stream/global-state.ts'
+export {
+  ConfigurationError,
+  SectionFooterError,
+  SectionLoadError,
+  SectionSaveError,
+  SectionSequenceError,
+  SectionVersionError,
+  StreamCommandError,
+  StreamMagicError,
+  StreamVersionError,
+  UnknownElementError,
+  UnknownSectionError,
+} from './stream/stream-errors.ts'
+export {
+  type LoadedStream,
+  type StreamCommand,
+  StreamLoader,
+  type StreamLoaderOptions,
+} from './stream/stream-loader.ts'
+export { StreamSaver, type StreamSaverOptions } from './stream/stream-saver.ts'
+export { type StreamConfiguration, loadConfiguration, saveConfiguration } from './stream/configuration.ts'
+export {
+  COMMANDS,
+  type CommandName,
+  commandName,
+  defaultStreamSettings,
+  Element,
+  type SectionProgress,
+  STREAM_MAGIC,
+  STREAM_VERSION,
+  type StreamSettings,
+} from './stream/element.ts'
+export { createTurnBudget, nextTurn } from './stream/event-loop-turn.ts'
+export {
+  type GlobalState,
+  globalRunState,
+  globalStateVmstate,
+  RUN_STATES,
+  setGlobalRunState,
+} from './stream/global-state.ts'
+export {
+  ConfigurationError,
+  SectionFooterError,
+  SectionLoadError,
+  SectionSaveError,
+  SectionSequenceError,
+  SectionVersionError,
+  StreamCommandError,
+  StreamMagicError,
+  StreamVersionError,
+  UnknownElementError,
+  UnknownSectionError,
+} from './stream/stream-errors.ts'
+export { type LoadedStream, type StreamCommand, StreamLoader, type StreamLoaderOptions } from './stream/stream-loader.ts'
+export { StreamSaver, type StreamSaverOptions } from './stream/stream-saver.ts'
 export {
   type ArrayOptions,
   array,

@@ -1,0 +1,185 @@
+import type { QEMUFileWriter } from '../qemufile/qemufile.ts'
+import type { SaveStateRegistry, SectionEntry } from '../registry/registry.ts'
+import {
+  formatVmdescription,
+  type SectionDescription,
+  type VmdescStyle,
+  type VmstateDescription,
+} from '../vmstate/description.ts'
+import { type StreamConfiguration, saveConfiguration } from './configuration.ts'
+import {
+  COMMANDS,
+  type CommandName,
+  defaultStreamSettings,
+  Element,
+  type SectionProgress,
+  STREAM_MAGIC,
+  STREAM_VERSION,
+  type StreamSettings,
+} from './element.ts'
+import { createTurnBudget } from './event-loop-turn.ts'
+import { SectionSaveError } from './stream-errors.ts'
+
+export interface StreamSaverOptions {
+  readonly settings?: Partial<StreamSettings>
+  readonly onSection?: (progress: SectionProgress) => void
+  /** `page_size` of the JSON description. Default 4096. */
+  readonly targetPageBytes?: number
+  /** Whose habits the JSON description follows. Default `10.0`. */
+  readonly vmdescStyle?: VmdescStyle
+}
+
+/**
+ * Writes the container around what devices and live handlers say. Its methods are called in the order of stream.md
+ * section 7: begin, setup, iterate (any number of times), complete, saveDevices, end. Flushing is left to the caller and to
+ * live handlers.
+ */
+export class StreamSaver {
+  readonly #f: QEMUFileWriter
+  readonly #registry: SaveStateRegistry
+  readonly #settings: StreamSettings
+  readonly #onSection: ((progress: SectionProgress) => void) | undefined
+  readonly #pageSize: number
+  readonly #style: VmdescStyle
+  #configuration: VmstateDescription | undefined
+  readonly #described: SectionDescription[] = []
+  readonly #turn = createTurnBudget()
+
+  constructor(f: QEMUFileWriter, registry: SaveStateRegistry, options: StreamSaverOptions = {}) {
+    this.#f = f
+    this.#registry = registry
+    this.#settings = { ...defaultStreamSettings, ...options.settings }
+    this.#onSection = options.onSection
+    this.#pageSize = options.targetPageBytes ?? 4096
+    this.#style = options.vmdescStyle ?? '10.0'
+  }
+
+  /** Header and CONFIGURATION. */
+  begin(configuration: StreamConfiguration): void {
+    this.#f.putBe32(STREAM_MAGIC)
+    this.#f.putBe32(STREAM_VERSION)
+    if (!this.#settings.sendConfiguration) return
+    this.#configuration = saveConfiguration(this.#f, configuration)
+  }
+
+  /** The caller flushes: commands are to reach the peer at once. */
+  command(name: CommandName, payload: Uint8Array = new Uint8Array(0)): void {
+    const { id, length } = COMMANDS[name]
+    if (length >= 0 && payload.length !== length)
+      throw new RangeError(`${name} has ${length} bytes, not ${payload.length}`)
+    this.#f.putByte(Element.COMMAND)
+    this.#f.putBe16(id)
+    this.#f.putBe16(payload.length)
+    this.#f.putBuffer(payload)
+  }
+
+  /** START of every live handler. */
+  async setup(): Promise<void> {
+    for (const entry of this.#live()) await this.#section('start', entry, () => entry.live!.saveSetup(this.#f))
+  }
+
+  /**
+   * PART of every live handler.
+   * @param stop asked before each handler; true ends the pass (a rate limit)
+   * @returns true when no handler has anything worth another pass
+   */
+  async iterate(stop: () => boolean = () => false): Promise<boolean> {
+    let finished = true
+    for (const entry of this.#live()) {
+      if (stop()) return false
+      await this.#section('part', entry, async () => {
+        if (!(await entry.live!.saveLiveIterate(this.#f))) finished = false
+      })
+    }
+    return finished
+  }
+
+  /** END of every live handler. The guest is stopped. */
+  async complete(): Promise<void> {
+    if (this.#settings.sendSwitchoverStart) this.command('SWITCHOVER_START')
+    for (const entry of this.#live())
+      await this.#section('end', entry, () => entry.live!.saveLiveCompletePrecopy(this.#f))
+  }
+
+  /** FULL of every device that is needed, by priority. */
+  async saveDevices(): Promise<void> {
+    for (const entry of this.#registry.entries()) {
+      const device = entry.device
+      if (!device || !device.needed()) continue
+      await this.#section('full', entry, () => {
+        if (this.#settings.suppressVmdesc) device.codec.save(device.state, this.#f)
+        else {
+          // Saves and describes in one go, so that the table's hooks run once.
+          const vmstate = device.codec.describe(device.state, { out: this.#f, style: this.#style })
+          this.#described.push({ name: entry.idstr, instanceId: entry.instanceId, vmstate })
+        }
+      })
+      await this.#turn()
+    }
+  }
+
+  /** EOF and the JSON description. */
+  end(): void {
+    this.#f.putByte(Element.EOF)
+    if (this.#settings.suppressVmdesc) return
+    const configuration = this.#style === '10.0' ? this.#configuration : undefined
+    const description = formatVmdescription({ configuration, pageSize: this.#pageSize, devices: this.#described })
+    const text = new TextEncoder().encode(description)
+    this.#f.putByte(Element.VMDESCRIPTION)
+    this.#f.putBe32(text.length)
+    this.#f.putBuffer(text)
+  }
+
+  #live(): SectionEntry[] {
+    return this.#registry.entries().filter((entry) => entry.live)
+  }
+
+  async #section(
+    type: SectionProgress['type'],
+    entry: SectionEntry,
+    payload: () => void | Promise<void>,
+  ): Promise<void> {
+    const f = this.#f
+    const offset = f.position
+    const began = performance.now()
+    const { idstr, instanceId, sectionId, version, priority } = entry
+    f.putByte(TYPE_BYTE[type])
+    f.putBe32(sectionId)
+    if (type === 'start' || type === 'full') {
+      f.putStr8(idstr)
+      f.putBe32(instanceId)
+      f.putBe32(version)
+    }
+    const payloadAt = f.position
+    try {
+      const pending = payload()
+      if (pending) await pending
+    } catch (cause) {
+      throw new SectionSaveError(idstr, instanceId, cause)
+    }
+    const bytes = f.position - payloadAt
+    if (this.#settings.sendSectionFooter) {
+      f.putByte(Element.SECTION_FOOTER)
+      f.putBe32(sectionId)
+    }
+    this.#onSection?.({
+      direction: 'save',
+      type,
+      idstr,
+      instanceId,
+      sectionId,
+      version,
+      priority,
+      offset,
+      bytes,
+      ms: performance.now() - began,
+    })
+  }
+}
+
+const TYPE_BYTE = {
+  start: Element.SECTION_START,
+  part: Element.SECTION_PART,
+  end: Element.SECTION_END,
+  full: Element.SECTION_FULL,
+} as const

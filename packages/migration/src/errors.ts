@@ -1,0 +1,64 @@
+import { FerryError } from '@ferryvm/core'
+
+/** Not now: another migration runs, or the machine or the migration is not in a state where this makes sense. */
+export class MigrationStateError extends FerryError {
+  readonly code = 'FERRY_MIGRATION_STATE'
+}
+
+/** Something in the machine cannot be migrated; `reasons` says what. */
+export class MigrationBlockedError extends FerryError {
+  readonly code = 'FERRY_MIGRATION_BLOCKED'
+  readonly reasons: readonly string[]
+  constructor(reasons: readonly string[]) {
+    super(`this machine cannot be migrated: ${reasons.join('; ')}`)
+    this.reasons = reasons
+  }
+}
+
+/** The URI names no transport that this process has, or one that lacks what a capability needs. */
+export class MigrationUriError extends FerryError {
+  readonly code = 'FERRY_MIGRATION_URI'
+  readonly uri: string
+  constructor(uri: string, problem: string) {
+    super(`migration URI "${uri}": ${problem}`)
+    this.uri = uri
+  }
+}
+
+/** `migrate_cancel`, or the machine was shut down meanwhile. The guest runs on here. */
+export class MigrationCancelledError extends FerryError {
+  readonly code = 'FERRY_MIGRATION_CANCELLED'
+  constructor(why = 'the migration was cancelled') {
+    super(why)
+  }
+}
+
+/** The destination reported that it could not load the stream. Its own log says why. */
+export class DestinationFailedError extends FerryError {
+  readonly code = 'FERRY_MIGRATION_DESTINATION'
+}
+
+/** What arrived on the return path is no message, or one that does not belong there. */
+export class ReturnPathError extends FerryError {
+  readonly code = 'FERRY_MIGRATION_RETURN_PATH'
+}
+
+/** A capability that does not exist, is not implemented, or contradicts another one. */
+export class CapabilityError extends FerryError {
+  readonly code = 'FERRY_MIGRATION_CAPABILITY'
+  readonly capability: string
+  constructor(capability: string, problem: string) {
+    super(`capability "${capability}" ${problem}`)
+    this.capability = capability
+  }
+}
+
+/** A parameter that does not exist, is not implemented, or is out of range. `parameter` has the name with hyphens. */
+export class ParameterError extends FerryError {
+  readonly code = 'FERRY_MIGRATION_PARAMETER'
+  readonly parameter: string
+  constructor(parameter: string, problem: string) {
+    super(`parameter "${parameter.replaceAll('-', '_')}" ${problem}`)
+    this.parameter = parameter
+  }
+}

@@ -1,0 +1,152 @@
+import { ParameterError } from './errors.ts'
+
+type Kind =
+  | { readonly type: 'size' | 'int'; readonly min: number; readonly max: number }
+  | { readonly type: 'bool' }
+  | { readonly type: 'string' }
+  | { readonly type: 'enum'; readonly values: readonly string[] }
+
+export interface ParameterDefinition {
+  readonly kind: Kind
+  readonly default: number | boolean | string
+  /** Unit as `info migrate_parameters` prints it. */
+  readonly unit?: string
+  /** HMP: multiplier of a number without suffix. */
+  readonly hmpUnit?: number
+  /** Changing it has an effect today. The others keep their default. */
+  readonly implemented?: true
+}
+
+/** Counts and sizes are IEEE doubles here: exact up to 2^53. QMP clients use larger ones only to say "no limit". */
+const MAX_SIZE = 2 ** 64
+const size = (max = MAX_SIZE, min = 0): Kind => ({ type: 'size', min, max })
+const int = (min: number, max: number): Kind => ({ type: 'int', min, max })
+const MIB = 1 << 20
+
+/** In the order in which they are listed. Spec: protocol.md section 4. */
+export const PARAMETERS = {
+  'announce-initial': { kind: size(100_000), default: 50, unit: 'ms' },
+  'announce-max': { kind: size(100_000), default: 550, unit: 'ms' },
+  'announce-rounds': { kind: size(1000), default: 5 },
+  'announce-step': { kind: size(10_000, 1), default: 100, unit: 'ms' },
+  'compress-level': { kind: int(0, 9), default: 1 },
+  'compress-threads': { kind: int(1, 255), default: 8 },
+  'compress-wait-thread': { kind: { type: 'bool' }, default: true },
+  'decompress-threads': { kind: int(1, 255), default: 2 },
+  'throttle-trigger-threshold': { kind: int(1, 100), default: 50 },
+  'cpu-throttle-initial': { kind: int(1, 99), default: 20 },
+  'cpu-throttle-increment': { kind: int(1, 99), default: 10 },
+  'cpu-throttle-tailslow': { kind: { type: 'bool' }, default: false },
+  'max-cpu-throttle': { kind: int(1, 99), default: 99 },
+  'tls-creds': { kind: { type: 'string' }, default: '' },
+  'tls-hostname': { kind: { type: 'string' }, default: '' },
+  'max-bandwidth': { kind: size(), default: 128 * MIB, unit: 'bytes/second', hmpUnit: MIB, implemented: true },
+  'avail-switchover-bandwidth': { kind: size(), default: 0, unit: 'bytes/second', hmpUnit: MIB, implemented: true },
+  'downtime-limit': { kind: int(0, 2_000_000), default: 300, unit: 'ms', implemented: true },
+  'x-checkpoint-delay': { kind: int(0, 2 ** 32 - 1), default: 20_000, unit: 'ms' },
+  'block-incremental': { kind: { type: 'bool' }, default: false },
+  'multifd-channels': { kind: int(1, 255), default: 2 },
+  'multifd-compression': { kind: { type: 'enum', values: ['none', 'zlib', 'zstd'] }, default: 'none' },
+  'multifd-zlib-level': { kind: int(0, 9), default: 1 },
+  'multifd-zstd-level': { kind: int(0, 20), default: 1 },
+  'multifd-qatzip-level': { kind: int(1, 9), default: 1 },
+  'xbzrle-cache-size': { kind: size(MAX_SIZE, 4096), default: 64 * MIB, unit: 'bytes' },
+  'max-postcopy-bandwidth': { kind: size(), default: 0, unit: 'bytes/second' },
+  'tls-authz': { kind: { type: 'string' }, default: '' },
+  'x-vcpu-dirty-limit-period': { kind: int(1, 1000), default: 1000, unit: 'ms' },
+  'vcpu-dirty-limit': { kind: size(MAX_SIZE, 1), default: 1, unit: 'MB/s' },
+  mode: { kind: { type: 'enum', values: ['normal', 'cpr-reboot', 'cpr-transfer'] }, default: 'normal' },
+  'zero-page-detection': { kind: { type: 'enum', values: ['none', 'legacy', 'multifd'] }, default: 'multifd' },
+  'direct-io': { kind: { type: 'bool' }, default: false },
+} as const satisfies Record<string, ParameterDefinition>
+
+export type Parameter = keyof typeof PARAMETERS
+export type ParameterValues = {
+  -readonly [K in Parameter]: (typeof PARAMETERS)[K]['default'] extends infer D
+    ? D extends number
+      ? number
+      : D extends boolean
+        ? boolean
+        : string
+    : never
+}
+
+const definitionOf = (name: string): ParameterDefinition | undefined =>
+  Object.hasOwn(PARAMETERS, name) ? PARAMETERS[name as Parameter] : undefined
+
+export class Parameters {
+  readonly values: ParameterValues
+
+  constructor() {
+    this.values = Object.fromEntries(
+      Object.entries(PARAMETERS).map(([name, d]) => [name, d.default]),
+    ) as ParameterValues
+  }
+
+  /**
+   * All or nothing. Strings take null as "unset".
+   * @throws ParameterError nothing was changed
+   */
+  set(changes: Readonly<Record<string, unknown>>): void {
+    const accepted = Object.entries(changes).flatMap(([name, value]) => {
+      if (value === undefined) return []
+      const definition = definitionOf(name)
+      if (!definition) throw new ParameterError(name, 'does not exist')
+      const checked = check(name, definition, value)
+      if (!definition.implemented && checked !== definition.default) {
+        throw new ParameterError(name, `is not implemented here; it stays ${JSON.stringify(definition.default)}`)
+      }
+      return [[name, checked] as const]
+    })
+    Object.assign(this.values, Object.fromEntries(accepted))
+  }
+
+  /**
+   * As typed at a monitor: sizes with a suffix (k, M, G, T), `on`/`off`.
+   * @throws ParameterError
+   */
+  setText(name: string, text: string): void {
+    const definition = definitionOf(name)
+    if (!definition) throw new ParameterError(name, 'does not exist')
+    const { kind } = definition
+    if (kind.type === 'size') this.set({ [name]: parseSize(name, text, definition.hmpUnit ?? 1) })
+    else if (kind.type === 'int') this.set({ [name]: /^\d+$/.test(text) ? Number(text) : text })
+    else if (kind.type === 'bool') this.set({ [name]: text === 'on' ? true : text === 'off' ? false : text })
+    else this.set({ [name]: text })
+  }
+}
+
+function check(name: string, { kind }: ParameterDefinition, value: unknown): number | boolean | string {
+  const fail = (wanted: string): never => {
+    throw new ParameterError(name, `is ${wanted}, not ${JSON.stringify(value)}`)
+  }
+  switch (kind.type) {
+    case 'bool':
+      return typeof value === 'boolean' ? value : fail('on or off')
+    case 'string':
+      return value === null ? '' : typeof value === 'string' ? value : fail('a string')
+    case 'enum':
+      return typeof value === 'string' && kind.values.includes(value) ? value : fail(`one of ${kind.values.join(', ')}`)
+    default: {
+      const range = kind.max === MAX_SIZE ? `an integer from ${kind.min}` : `an integer from ${kind.min} to ${kind.max}`
+      if (typeof value !== 'number' || !Number.isInteger(value)) return fail(range)
+      return value >= kind.min && value <= kind.max ? value : fail(range)
+    }
+  }
+}
+
+const SUFFIXES: Readonly<Record<string, number>> = {
+  b: 1,
+  k: 2 ** 10,
+  m: 2 ** 20,
+  g: 2 ** 30,
+  t: 2 ** 40,
+  p: 2 ** 50,
+  e: 2 ** 60,
+}
+
+function parseSize(name: string, text: string, unit: number): number {
+  const match = /^(\d+(?:\.\d+)?)([bkmgtpe]?)$/i.exec(text)
+  if (!match) throw new ParameterError(name, `is a size like 100, 64k or 1.5G, not "${text}"`)
+  return Math.round(Number(match[1]) * (match[2] ? SUFFIXES[match[2].toLowerCase()]! : unit))
+}

@@ -1,0 +1,225 @@
+import { type GuestMemory, nextTurn, PAGE_BYTES, type QEMUFileWriter, type RamBlock } from '@ferryvm/core'
+import { RAM_CONTINUE, RAM_EOS, RAM_MEM_SIZE, RAM_PAGE, RAM_ZERO } from './ram-records.ts'
+import { createZeroPageTest, type IsZeroPage } from './zero-page.ts'
+
+/** Work on the device thread between two turns of the event loop: harts wait that long for a device access at worst. */
+const TURN_MS = 1
+/** Pages between two looks at the clock. */
+const PAGES_PER_LOOK = 16
+/** A pass over dirty pages ends after this long, so that the engine can look at its rates. Spec: ram.md section 3. */
+const PASS_MS = 50
+/** Bytes handed to the channel at once. */
+const FLUSH_BYTES = 256 * 1024
+/** Pages after which a search for the next dirty page gives way; a word of the bitmap is 32 pages. */
+const PAGES_PER_SCAN = 1 << 16
+
+export interface RamSource {
+  readonly memory: GuestMemory
+  migratableBlocks(): readonly RamBlock[]
+  /** See `Cpu.flushWriteTlb`. */
+  flushWriteTlb(): Promise<void>
+}
+
+export interface RamSaveStats {
+  zeroPages: number
+  normalPages: number
+  /** Bytes of all records. */
+  bytes: number
+  syncCount: number
+  /** Pages per second, updated at syncs at least a second apart. */
+  dirtyPagesRate: number
+  dirtyPages: number
+}
+
+interface TrackedBlock {
+  readonly block: RamBlock
+  readonly name: string
+  readonly pages: number
+  /** One bit per page, bit 0 of word 0 first. */
+  readonly dirty: Int32Array
+}
+
+export interface RamSaverHooks {
+  /** A sync of the dirty log has been done; `count` starts at 1. */
+  onSync?(count: number): void
+  /** True once the current window's budget is used up. Not asked while `unlimited`. */
+  limited?(): boolean
+}
+
+/** Sending half of the `ram` handler: knows which pages the peer does not have yet. Spec: ram.md sections 1 to 3. */
+export class RamSaver {
+  readonly stats: RamSaveStats
+  readonly #source: RamSource
+  readonly #hooks: RamSaverHooks
+  readonly #isZero: IsZeroPage
+  #blocks: TrackedBlock[] = []
+  /** Where the search for dirty pages goes on. */
+  #blockIndex = 0
+  #page = 0
+  #lastSent: TrackedBlock | undefined
+  #turnBegan = 0
+  #rateSince = 0
+  #rateFresh = 0
+
+  constructor(source: RamSource, hooks: RamSaverHooks = {}, isZero: IsZeroPage = createZeroPageTest(source.memory)) {
+    this.#source = source
+    this.#hooks = hooks
+    this.#isZero = isZero
+    this.stats = { zeroPages: 0, normalPages: 0, bytes: 0, syncCount: 0, dirtyPagesRate: 0, dirtyPages: 0 }
+  }
+
+  get totalBytes(): number {
+    return this.#blocks.reduce((sum, { block }) => sum + block.sizeBytes, 0)
+  }
+
+  /** As far as known since the last sync. */
+  get remainingBytes(): number {
+    return this.stats.dirtyPages * PAGE_BYTES
+  }
+
+  /** Starts the dirty log; every page counts as dirty. The block list becomes the payload of START. */
+  async setup(f: QEMUFileWriter): Promise<void> {
+    this.#blocks = this.#source.migratableBlocks().map((block) => {
+      if (block.sizeBytes % PAGE_BYTES !== 0)
+        throw new RangeError(`${block.idstr} ends within a page: ${block.sizeBytes} bytes`)
+      const pages = block.sizeBytes / PAGE_BYTES
+      const dirty = new Int32Array(Math.ceil(pages / 32)).fill(-1)
+      if (pages % 32 !== 0) dirty[dirty.length - 1] = (1 << (pages % 32)) - 1
+      return { block, name: block.idstr, pages, dirty }
+    })
+    this.#blockIndex = 0
+    this.#page = 0
+    this.#lastSent = undefined
+    Object.assign(this.stats, { zeroPages: 0, normalPages: 0, bytes: 0, syncCount: 0, dirtyPagesRate: 0 })
+    this.stats.dirtyPages = this.#blocks.reduce((sum, { pages }) => sum + pages, 0)
+    this.#source.memory.dirtyLog.enabled = true
+    this.#rateSince = performance.now()
+    await this.sync()
+    this.#rateFresh = 0
+
+    const total = this.totalBytes
+    f.putBe64(BigInt(total) | BigInt(RAM_MEM_SIZE))
+    for (const { block } of this.#blocks) {
+      f.putStr8(block.idstr)
+      f.putBe64(BigInt(block.sizeBytes))
+    }
+    this.#endOfSection(f)
+  }
+
+  /** Moves what was written since the last sync into our bitmaps; afterwards page contents may be read. */
+  async sync(): Promise<void> {
+    const { dirtyLog } = this.#source.memory
+    let fresh = 0
+    for (const { block, dirty } of this.#blocks) fresh += dirtyLog.take(block, dirty)
+    await this.#source.flushWriteTlb()
+    this.stats.dirtyPages += fresh
+    this.#rateFresh += fresh
+    const now = performance.now()
+    if (now - this.#rateSince > 1000) {
+      this.stats.dirtyPagesRate = Math.round((this.#rateFresh * 1000) / (now - this.#rateSince))
+      this.#rateSince = now
+      this.#rateFresh = 0
+    }
+    this.#hooks.onSync?.(++this.stats.syncCount)
+  }
+
+  /** One pass. @returns true when no page is dirty as far as known */
+  async iterate(f: QEMUFileWriter): Promise<boolean> {
+    const finished = await this.#send(f, performance.now() + PASS_MS, () => this.#hooks.limited?.() ?? false)
+    this.#endOfSection(f)
+    return finished
+  }
+
+  /** The guest is stopped: everything that is left, without limits. */
+  async complete(f: QEMUFileWriter): Promise<void> {
+    await this.sync()
+    await this.#send(f, Number.POSITIVE_INFINITY, () => false)
+    this.#endOfSection(f)
+  }
+
+  /** Stops the dirty log and forgets which pages were sent. */
+  cleanup(): void {
+    this.#source.memory.dirtyLog.enabled = false
+    this.#blocks = []
+    this.#lastSent = undefined
+  }
+
+  async #send(f: QEMUFileWriter, until: number, stop: () => boolean): Promise<boolean> {
+    this.#turnBegan = performance.now()
+    while (this.stats.dirtyPages > 0) {
+      const sent = this.#sendSome(f)
+      if (f.buffered >= FLUSH_BYTES) {
+        const pending = f.flush()
+        if (pending) await pending
+      }
+      const now = performance.now()
+      if (now - this.#turnBegan > TURN_MS) {
+        await nextTurn()
+        this.#turnBegan = performance.now()
+      }
+      if (sent && (now > until || stop())) break
+    }
+    const pending = f.flush()
+    if (pending) await pending
+    return this.stats.dirtyPages === 0
+  }
+
+  /** Up to a handful of pages. @returns false when it only searched */
+  #sendSome(f: QEMUFileWriter): boolean {
+    let sent = 0
+    for (let searched = 0; sent < PAGES_PER_LOOK && searched < PAGES_PER_SCAN && this.stats.dirtyPages > 0; ) {
+      const tracked = this.#blocks[this.#blockIndex]!
+      const page = nextDirty(tracked.dirty, this.#page, Math.min(tracked.pages, this.#page + PAGES_PER_SCAN))
+      searched += page - this.#page
+      this.#page = page
+      if (page >= tracked.pages) {
+        this.#page = 0
+        this.#blockIndex = (this.#blockIndex + 1) % this.#blocks.length
+        searched++
+      } else if (tracked.dirty[page >>> 5]! & (1 << (page & 31))) {
+        // The bit goes first: a write from now on sets it again in the log.
+        tracked.dirty[page >>> 5]! &= ~(1 << (page & 31))
+        this.stats.dirtyPages--
+        this.#sendPage(f, tracked, page)
+        this.#page++
+        sent++
+      }
+    }
+    return sent > 0
+  }
+
+  #sendPage(f: QEMUFileWriter, tracked: TrackedBlock, page: number): void {
+    const { block } = tracked
+    const offset = page * PAGE_BYTES
+    const before = f.position
+    const zero = this.#isZero(block.offset + offset)
+    const flags = (zero ? RAM_ZERO : RAM_PAGE) | (tracked === this.#lastSent ? RAM_CONTINUE : 0)
+    f.putBe32(0) // a block is below 4 GiB
+    f.putBe32(offset + flags)
+    if (tracked !== this.#lastSent) f.putStr8(tracked.name)
+    if (zero) {
+      f.putByte(0)
+      this.stats.zeroPages++
+    } else {
+      f.putBufferAsync(block.bytes.subarray(offset, offset + PAGE_BYTES))
+      this.stats.normalPages++
+    }
+    this.#lastSent = tracked
+    this.stats.bytes += f.position - before
+  }
+
+  #endOfSection(f: QEMUFileWriter): void {
+    f.putBe64(BigInt(RAM_EOS))
+    this.stats.bytes += 8
+  }
+}
+
+/** First set bit from `from` on, or `end`. */
+function nextDirty(bitmap: Int32Array, from: number, end: number): number {
+  for (let page = from; page < end; ) {
+    const bits = bitmap[page >>> 5]! >>> (page & 31)
+    if (bits !== 0) return Math.min(page + 31 - Math.clz32(bits & -bits), end)
+    page = (page | 31) + 1
+  }
+  return end
+}
