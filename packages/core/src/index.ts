@@ -18,25 +18,6 @@ export type {
 export {
   VIRTIO_NO_VECTOR,
   VIRTIO_QUEUE_MAX,
-  type VirtioBackend,
-  type VirtioQueuePort,
-  type VirtioTransport,
-  type VirtioTransportState,
-  VIRTQUEUE_MAX_SIZE,
-} from './bus/virtio.ts'
-export type {
-  PciBarOptions,
-  PciCapabilityOptions,
-  PciFunction,
-  PciFunctionState,
-  PciIdentity,
-  PciMsix,
-  PciMsixOptions,
-  PciSlot,
-} from './bus/pci.ts'
-export {
-  VIRTIO_NO_VECTOR,
-  VIRTIO_QUEUE_MAX,
   VIRTQUEUE_MAX_SIZE,
   type VirtioBackend,
   type VirtioQueuePort,
@@ -47,7 +28,6 @@ export type { Channel, ChannelFeature } from './channel/channel.ts'
 export type { ChannelLayer, Listener, RamHooks, Transport, TransportContext } from './channel/transport.ts'
 export { hostNs, readVirtualNs, type Timer, VirtualClock } from './clock/virtual-clock.ts'
 export type { Cpu, CpuContext, CpuSpec, HartPort } from './cpu/cpu.ts'
-export type { CharBackend } from './device/char-backend.ts'
 export type { CharBackend } from './device/char-backend.ts'
 export {
   type CpuFactory,
@@ -139,41 +119,6 @@ export {
   StreamLoader,
   type StreamLoaderOptions,
 } from './stream/stream-loader.ts'
-export { StreamSaver, type StreamSaverOptions } from './stream/stream-saver.ts'
-export { type StreamConfiguration, loadConfiguration, saveConfiguration } from './stream/configuration.ts'
-export {
-  COMMANDS,
-  type CommandName,
-  commandName,
-  defaultStreamSettings,
-  Element,
-  type SectionProgress,
-  STREAM_MAGIC,
-  STREAM_VERSION,
-  type StreamSettings,
-} from './stream/element.ts'
-export { createTurnBudget, nextTurn } from './stream/event-loop-turn.ts'
-export {
-  type GlobalState,
-  globalRunState,
-  globalStateVmstate,
-  RUN_STATES,
-  setGlobalRunState,
-} from './stream/global-state.ts'
-export {
-  ConfigurationError,
-  SectionFooterError,
-  SectionLoadError,
-  SectionSaveError,
-  SectionSequenceError,
-  SectionVersionError,
-  StreamCommandError,
-  StreamMagicError,
-  StreamVersionError,
-  UnknownElementError,
-  UnknownSectionError,
-} from './stream/stream-errors.ts'
-export { type LoadedStream, type StreamCommand, StreamLoader, type StreamLoaderOptions } from './stream/stream-loader.ts'
 export { StreamSaver, type StreamSaverOptions } from './stream/stream-saver.ts'
 export {
   type ArrayOptions,

@@ -266,7 +266,9 @@ class VirtualMachine implements Machine {
       },
       ram: (idstr, sizeBytes, mapping) => {
         const block = this.memory.addBlock(idstr, sizeBytes)
-        const handle = mapping && this.physical.addRam(mapping.at, block, mapping.mode, mapping.writes)
+        const at = mapping?.at ?? placement.at
+        if (mapping && at === undefined) throw new DeviceConfigError(id, `its memory '${idstr}' needs an address (at)`)
+        const handle = mapping && this.physical.addRam(at!, block, mapping.mode, mapping.writes)
         return { block, setMode: (mode) => handle?.setMode(mode) }
       },
       irq: (index = 0) => {

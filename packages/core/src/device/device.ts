@@ -1,9 +1,9 @@
 import type { Bus, BusKind } from '../bus/bus.ts'
 import type { IommuAttachPoint } from '../bus/iommu.ts'
 import type { IrqLine, MmioRegion } from '../bus/mmio.ts'
+import type { Transport } from '../channel/transport.ts'
 import type { VirtualClock } from '../clock/virtual-clock.ts'
 import type { CpuSpec, HartPort } from '../cpu/cpu.ts'
-import type { Transport } from '../channel/transport.ts'
 import type { AddressSpace } from '../memory/address-space.ts'
 import type { RamBlock } from '../memory/guest-memory.ts'
 import type { PhysicalMap, RamMode } from '../memory/physical-map.ts'
@@ -66,11 +66,14 @@ export interface DeviceContext<S> {
   readonly state: S
   /** Declare a region of `sizeBytes`; where it lands is the placement's business. */
   mmio(sizeBytes: number, region: MmioRegion, options?: MmioOptions): void
-  /** A migrated block of memory, mapped at `at` when given. `setMode` switches a flash between array and command mode. */
+  /**
+   * A migrated block of memory; with a `mapping`, at its `at` or by default the placement's. `setMode` switches
+   * a flash between array and command mode.
+   */
   ram(
     idstr: string,
     sizeBytes: number,
-    mapping?: { readonly at: number; readonly mode?: RamMode; readonly writes?: MmioRegion },
+    mapping?: { readonly at?: number; readonly mode?: RamMode; readonly writes?: MmioRegion },
   ): { readonly block: RamBlock; setMode(mode: RamMode): void }
   /** Line number `placement.irq + index` of the machine's interrupt controller. */
   irq(index?: number): IrqLine
