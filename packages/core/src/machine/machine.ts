@@ -7,8 +7,22 @@ import type { SaveStateRegistry } from '../registry/registry.ts'
 
 /** QEMU's names. Spec: stream.md section 9. */
 export type RunState =
-  | 'prelaunch' | 'running' | 'paused' | 'inmigrate' | 'postmigrate' | 'finish-migrate' | 'shutdown' | 'suspended'
-  | 'internal-error' | 'io-error' | 'debug' | 'restore-vm' | 'save-vm' | 'watchdog' | 'guest-panicked' | 'colo'
+  | 'prelaunch'
+  | 'running'
+  | 'paused'
+  | 'inmigrate'
+  | 'postmigrate'
+  | 'finish-migrate'
+  | 'shutdown'
+  | 'suspended'
+  | 'internal-error'
+  | 'io-error'
+  | 'debug'
+  | 'restore-vm'
+  | 'save-vm'
+  | 'watchdog'
+  | 'guest-panicked'
+  | 'colo'
 
 export interface MachineEvents {
   /** The harts stopped; `runState` says why. */
@@ -31,7 +45,12 @@ export interface Machine extends AsyncDisposable {
   readonly cpu: Cpu
   readonly clock: VirtualClock
   readonly runState: RunState
-  readonly devices: readonly { readonly id: string; readonly type: string; readonly path: string; readonly device: Device }[]
+  readonly devices: readonly {
+    readonly id: string
+    readonly type: string
+    readonly path: string
+    readonly device: Device
+  }[]
   /** Blocks that migrate, longest first, then in creation order. Spec: ram.md section 1. */
   migratableBlocks(): readonly RamBlock[]
   /** Harts run; no-op when they do. Calls every device's `resume`. */

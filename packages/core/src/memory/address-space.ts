@@ -12,11 +12,26 @@ const bytes = [1, 2, 4, 8].map((n) => new Uint8Array(scratch.buffer, 0, n))
 /** Little-endian loads and stores over an {@link AddressSpace}. A failed load is `undefined`, never a made-up zero. */
 export const dma = {
   load8: (space: AddressSpace, address: number) => (space.read(address, bytes[0]!) ? scratch.getUint8(0) : undefined),
-  load16: (space: AddressSpace, address: number) => (space.read(address, bytes[1]!) ? scratch.getUint16(0, true) : undefined),
-  load32: (space: AddressSpace, address: number) => (space.read(address, bytes[2]!) ? scratch.getUint32(0, true) : undefined),
-  load64: (space: AddressSpace, address: number) => (space.read(address, bytes[3]!) ? scratch.getBigUint64(0, true) : undefined),
-  store8: (space: AddressSpace, address: number, value: number) => (scratch.setUint8(0, value), space.write(address, bytes[0]!)),
-  store16: (space: AddressSpace, address: number, value: number) => (scratch.setUint16(0, value, true), space.write(address, bytes[1]!)),
-  store32: (space: AddressSpace, address: number, value: number) => (scratch.setUint32(0, value, true), space.write(address, bytes[2]!)),
-  store64: (space: AddressSpace, address: number, value: bigint) => (scratch.setBigUint64(0, value, true), space.write(address, bytes[3]!)),
+  load16: (space: AddressSpace, address: number) =>
+    space.read(address, bytes[1]!) ? scratch.getUint16(0, true) : undefined,
+  load32: (space: AddressSpace, address: number) =>
+    space.read(address, bytes[2]!) ? scratch.getUint32(0, true) : undefined,
+  load64: (space: AddressSpace, address: number) =>
+    space.read(address, bytes[3]!) ? scratch.getBigUint64(0, true) : undefined,
+  store8(space: AddressSpace, address: number, value: number): boolean {
+    scratch.setUint8(0, value)
+    return space.write(address, bytes[0]!)
+  },
+  store16(space: AddressSpace, address: number, value: number): boolean {
+    scratch.setUint16(0, value, true)
+    return space.write(address, bytes[1]!)
+  },
+  store32(space: AddressSpace, address: number, value: number): boolean {
+    scratch.setUint32(0, value, true)
+    return space.write(address, bytes[2]!)
+  },
+  store64(space: AddressSpace, address: number, value: bigint): boolean {
+    scratch.setBigUint64(0, value, true)
+    return space.write(address, bytes[3]!)
+  },
 }

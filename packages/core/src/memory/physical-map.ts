@@ -1,5 +1,5 @@
-import { DeviceConfigError } from '../errors/device-error.ts'
 import type { MmioRegion } from '../bus/mmio.ts'
+import { DeviceConfigError } from '../errors/device-error.ts'
 import type { AddressSpace } from './address-space.ts'
 import type { GuestMemory, RamBlock } from './guest-memory.ts'
 
@@ -120,7 +120,9 @@ export class PhysicalMap implements AddressSpace {
     const offset = address - entry.base
     if (entry.ram && entry.ram.mode !== 'io') {
       const view = new DataView(entry.ram.block.bytes.buffer, entry.ram.block.offset + offset, 8)
-      return size === 8 ? view.getBigUint64(0, true) : BigInt(size === 4 ? view.getUint32(0, true) : size === 2 ? view.getUint16(0, true) : view.getUint8(0))
+      return size === 8
+        ? view.getBigUint64(0, true)
+        : BigInt(size === 4 ? view.getUint32(0, true) : size === 2 ? view.getUint16(0, true) : view.getUint8(0))
     }
     const region = entry.mmio
     if (!region || (region.sizes && !region.sizes.includes(size))) return undefined
@@ -158,7 +160,10 @@ export class PhysicalMap implements AddressSpace {
     const after = this.#entries[index]
     const clash = before && before.end > entry.base ? before : after && after.base < entry.end ? after : undefined
     if (clash) {
-      throw new DeviceConfigError(entry.name, `0x${entry.base.toString(16)} to 0x${entry.end.toString(16)} overlaps ${clash.name}`)
+      throw new DeviceConfigError(
+        entry.name,
+        `0x${entry.base.toString(16)} to 0x${entry.end.toString(16)} overlaps ${clash.name}`,
+      )
     }
     this.#entries.splice(index, 0, entry)
     this.#last = undefined
