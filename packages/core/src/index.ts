@@ -25,7 +25,11 @@ export {
   type VirtioTransportState,
 } from './bus/virtio.ts'
 export type { Channel, ChannelFeature } from './channel/channel.ts'
+export { type ChannelPairOptions, createChannelPair } from './channel/channel-pair.ts'
+export { defineTransport, TransportDefinitionError, withLayer } from './channel/define-transport.ts'
+export { fromMessagePort, type PortLike } from './channel/message-port.ts'
 export type { ChannelLayer, Listener, RamHooks, Transport, TransportContext } from './channel/transport.ts'
+export { fromWebStreams, type WebStreamPair } from './channel/web-streams.ts'
 export { hostNs, readVirtualNs, type Timer, VirtualClock } from './clock/virtual-clock.ts'
 export type { Cpu, CpuContext, CpuSpec, HartPort } from './cpu/cpu.ts'
 export type { CharBackend } from './device/char-backend.ts'

@@ -1,0 +1,104 @@
+import type { Duplex } from 'node:stream'
+import type { Channel } from '../channel/channel.ts'
+import { asChannelClosed, CloseState } from '../channel/close-state.ts'
+import { Inbox } from '../channel/inbox.ts'
+import { ChannelClosedError } from '../errors/channel-error.ts'
+
+const FEATURES: Channel['features'] = new Set(['shutdown'])
+
+/**
+ * A channel over Node's Duplex: a TCP or TLS socket, a pipe pair. The stream must not be in object mode, and nobody else
+ * may read or write it. `allowHalfOpen` decides whether a half-close by the peer leaves our writing side open.
+ */
+export function fromDuplex(stream: Duplex): Channel {
+  const state = new CloseState()
+  let readShut = false
+  let broken: ChannelClosedError | undefined
+  const waiting = new Set<(error: Error) => void>()
+  // `drained` asks for the next chunk; between reads the stream is left paused, which is the back-pressure.
+  const inbox = new Inbox(state, pull)
+
+  function pull(): void {
+    if (readShut || state.closed || inbox.bytes > 0) return
+    const chunk = stream.read() as Uint8Array | null
+    if (chunk !== null) inbox.push(chunk)
+  }
+  const fail = (error: ChannelClosedError): void => {
+    broken ??= error
+    inbox.fail(broken)
+    for (const reject of waiting) reject(broken)
+    waiting.clear()
+  }
+  stream.pause()
+  stream.on('readable', pull)
+  stream.on('end', () => inbox.end())
+  stream.on('error', (error) => fail(asChannelClosed(error)))
+  stream.on('close', () => fail(new ChannelClosedError('the connection is closed')))
+
+  function write(buffers: readonly Uint8Array[]): Promise<void> {
+    if (state.closed) return Promise.reject(state.error())
+    if (broken) return Promise.reject(broken)
+    if (stream.writableEnded) return Promise.reject(new ChannelClosedError('this direction was shut down'))
+    const filled = buffers.filter((buffer) => buffer.length > 0)
+    if (filled.length === 0) return Promise.resolve()
+    return new Promise((resolve, reject) => {
+      waiting.add(reject)
+      const last = filled.length - 1
+      // Corked, the buffers leave in one gather write. The last callback means that all of them are out of our hands.
+      stream.cork()
+      filled.forEach((buffer, i) => {
+        stream.write(buffer, (error) => {
+          if (error) {
+            waiting.delete(reject)
+            reject(state.closed ? state.error() : asChannelClosed(error))
+          } else if (i === last) {
+            waiting.delete(reject)
+            resolve()
+          }
+        })
+      })
+      stream.uncork()
+    })
+  }
+
+  return {
+    features: FEATURES,
+    read: (into) => inbox.read(into),
+    write,
+    async shutdown(how) {
+      state.throwIfClosed()
+      if (how !== 'read' && !stream.writableEnded) {
+        await new Promise<void>((resolve, reject) => {
+          waiting.add(reject)
+          stream.end(() => {
+            waiting.delete(reject)
+            resolve()
+          })
+        })
+      }
+      if (how !== 'write') {
+        readShut = true
+        inbox.end()
+        // Bytes that still come are thrown away, so that the peer is not held up.
+        stream.off('readable', pull)
+        stream.resume()
+      }
+    },
+    async close(reason) {
+      if (!state.close(reason)) return
+      const error = state.error()
+      inbox.drop(error)
+      const unsent = waiting.size > 0
+      for (const reject of waiting) reject(error)
+      waiting.clear()
+      if (stream.destroyed) return
+      const closed = new Promise<void>((resolve) => stream.once('close', resolve))
+      if (reason || unsent) stream.destroy()
+      else {
+        // What was accepted still goes out before the connection ends.
+        stream.end(() => stream.destroy())
+      }
+      await closed
+    },
+  }
+}

@@ -1,0 +1,3 @@
+/** Channels over what Node has: streams and file descriptors. */
+export { fromDuplex } from './from-duplex.ts'
+export { type FdOptions, fromFd } from './from-fd.ts'
