@@ -30,7 +30,7 @@ export { defineTransport, TransportDefinitionError, withLayer } from './channel/
 export { fromMessagePort, type PortLike } from './channel/message-port.ts'
 export type { ChannelLayer, Listener, RamHooks, Transport, TransportContext } from './channel/transport.ts'
 export { fromWebStreams, type WebStreamPair } from './channel/web-streams.ts'
-export { hostNs, readVirtualNs, type Timer, VirtualClock } from './clock/virtual-clock.ts'
+export { hostNs, readVirtualNs, type Timer, VirtualClock, virtualNsReader } from './clock/virtual-clock.ts'
 export type { Cpu, CpuContext, CpuSpec, HartPort } from './cpu/cpu.ts'
 export type { CharBackend } from './device/char-backend.ts'
 export {

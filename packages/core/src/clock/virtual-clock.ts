@@ -96,3 +96,9 @@ export class VirtualClock {
 export function readVirtualNs(shared: Float64Array, baseMs: number): number {
   return shared[RUNNING] === 0 ? shared[FROZEN]! : shared[OFFSET]! + hostNs(baseMs)
 }
+
+/** {@link readVirtualNs} for a thread that asks often. */
+export function virtualNsReader(shared: Float64Array, baseMs: number): () => number {
+  const shiftMs = performance.timeOrigin - baseMs
+  return () => (shared[RUNNING] === 0 ? shared[FROZEN]! : shared[OFFSET]! + (shiftMs + performance.now()) * 1e6)
+}
