@@ -37,17 +37,20 @@ export async function demo(options: DemoOptions): Promise<number> {
   truncateSync(disk, 8 * MiB)
   const sides: Side[] = []
   const guest = createGuestMonitor()
-  const listen = (text: string) => {
-    guest.feed(text)
-  }
+  const listen = (text: string) => guest.push(text)
+  const lastLine = () =>
+    guest.text
+      .trimEnd()
+      .split(/\r?\n/)
+      .findLast((l) => l.startsWith('T '))
   try {
     console.log(
       'Machine A boots the embedded guest: it counts, dirties memory and does checksummed disk I/O through VT-d.',
     )
     let from = await startSide('A', folder, disk, listen, undefined)
     sides.push(from)
-    await until(() => guest.lines >= 10, 30_000, 'the guest did not come up')
-    console.log(`  ${guest.lastLine}`)
+    await guest.until((g) => g.lines >= 10, 30_000)
+    console.log(`  ${lastLine()}`)
 
     for (let n = 0; n < options.migrations; n++) {
       const to = await startSide(n % 2 === 0 ? 'B' : 'A', folder, disk, listen, 'tcp:127.0.0.1:0')
@@ -59,8 +62,8 @@ export async function demo(options: DemoOptions): Promise<number> {
       await migrate(from, to, `tcp:${address.host}:${address.port}`, options.maxBandwidth)
       if (n === 0) printOrder(to)
       const seen = guest.lines
-      await until(() => guest.lines > seen + 10, 20_000, `the guest is silent on machine ${to.name}`)
-      console.log(`  ${guest.lastLine}`)
+      await guest.until((g) => g.lines > seen + 10, 20_000)
+      console.log(`  ${lastLine()}`)
       await from.qmp.execute('quit')
       await from.exited
       from = to
@@ -68,12 +71,12 @@ export async function demo(options: DemoOptions): Promise<number> {
 
     console.log('\nAsking the guest to verify everything it ever wrote:')
     from.type('q')
-    await until(() => guest.verdict !== undefined, 60_000, 'the guest gave no verdict')
+    await guest.until((g) => g.verdicts.length > 0, 60_000)
     await from.exited
-    console.log(`  ${guest.verdict!.text}`)
-    const gaps = guest.problems
-    for (const problem of gaps) console.log(`  console: ${problem}`)
-    const good = guest.verdict!.ok && gaps.length === 0
+    const verdict = guest.verdicts[0]!
+    console.log(`  ${verdict.text}`)
+    for (const problem of guest.problems) console.log(`  console: ${problem}`)
+    const good = verdict.ok && guest.problems.length === 0
     console.log(
       good
         ? `\nVERDICT: ${guest.lines} lines of output across ${sides.length} processes, nothing lost, nothing repeated.`

@@ -30,8 +30,15 @@ describe('sizes', () => {
 
 describe('dashes', () => {
   it('doubles those of long options only', () => {
-    expect(normaliseDashes(['run', '-nographic', '-m', '64M', '-S', '--smp', '2', '-no-reboot'])).toEqual(
-      ['run', '--nographic', '-m', '64M', '-S', '--smp', '2', '--no-reboot'],
-    )
+    expect(normaliseDashes(['run', '-nographic', '-m', '64M', '-S', '--smp', '2', '-no-reboot'])).toEqual([
+      'run',
+      '--nographic',
+      '-m',
+      '64M',
+      '-S',
+      '--smp',
+      '2',
+      '--no-reboot',
+    ])
   })
 })

@@ -65,7 +65,9 @@ describe('boot plan (virt-machine.md section 4)', () => {
       }
       throw new Error('it was accepted')
     }
-    expect(refused(() => planBoot({ kernel: file(32 * MiB) }, 16 * MiB, 'qemu-7.2'))).toMatch(/RAM is 0x80000000 to 0x81000000/)
+    expect(refused(() => planBoot({ kernel: file(32 * MiB) }, 16 * MiB, 'qemu-7.2'))).toMatch(
+      /RAM is 0x80000000 to 0x81000000/,
+    )
     expect(refused(() => planBoot({ append: 'quiet' }, 16 * MiB, 'qemu-7.2'))).toBe('-append: needs -kernel')
     const tight = planBoot({ kernel: file(15 * MiB + 100) }, 16 * MiB, 'qemu-7.2')
     expect(refused(() => tight.deviceTreeAt(5000))).toMatch(/device tree .* would overlap/)
@@ -73,7 +75,9 @@ describe('boot plan (virt-machine.md section 4)', () => {
     new DataView(other.buffer).setUint16(18, 62, true)
     expect(refused(() => loadImage('-kernel', other, 0))).toMatch(/not for little-endian RV64/)
     const cut = elf(0x8000_0000, 0, file(64)).subarray(0, 150)
-    expect(refused(() => loadImage('-kernel', cut, 0))).toMatch(/program header 0 wants 64 bytes at offset 120 of a file of 150/)
+    expect(refused(() => loadImage('-kernel', cut, 0))).toMatch(
+      /program header 0 wants 64 bytes at offset 120 of a file of 150/,
+    )
     const huge = elf(0x8000_0000, 0, file(8), 2 ** 40)
     expect(refused(() => loadImage('-kernel', huge, 0))).toMatch(/memory size/)
   })

@@ -69,7 +69,11 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
     )
   const deviceTreeAddress = boot.deviceTreeAt(tree().length)
   const images: BootImage[] = [
-    { name: 'reset vector', at: MROM.base, bytes: bootRom({ startAddress: boot.start, deviceTreeAddress, nextAddress: boot.next }) },
+    {
+      name: 'reset vector',
+      at: MROM.base,
+      bytes: bootRom({ startAddress: boot.start, deviceTreeAddress, nextAddress: boot.next }),
+    },
     ...boot.images,
     { name: 'device tree', at: deviceTreeAddress, bytes: tree },
   ]
@@ -88,7 +92,7 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
       ...(profile === 'qemu-10.0' ? [fwCfg({ harts }, { at: MAP.fwCfg })] : []),
       testFinisher({}, { at: MAP.finisher }),
       virtioMmioBus({}, { id: 'virtio-mmio' }),
-      gpex({ highMmioBase: Math.ceil((RAM_BASE + ramBytes) / 2 ** 34) * 2 ** 34 }, { id: 'gpex' }),
+      gpex({ mmio64Base: Math.ceil((RAM_BASE + ramBytes) / 2 ** 34) * 2 ** 34 }, { id: 'gpex' }),
       uart16550({ chardev: options.serial }, { id: 'serial0', at: MAP.uart, irq: 10 }),
       goldfishRtc({}, { at: MAP.rtc, irq: 11 }),
       pflashCfi01({ idstr: 'virt.flash0' }, { id: 'flash0', at: MAP.flash[0] }),

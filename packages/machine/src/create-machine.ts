@@ -269,7 +269,7 @@ class VirtualMachine implements Machine {
         const at = mapping?.at ?? placement.at
         if (mapping && at === undefined) throw new DeviceConfigError(id, `its memory '${idstr}' needs an address (at)`)
         const handle = mapping && this.physical.addRam(at!, block, mapping.mode, mapping.writes)
-        return { block, setMode: (mode) => handle?.setMode(mode) }
+        return { block, setMode: handle.setMode }
       },
       irq: (index = 0) => {
         firstIrq ??= this.#platformBus(id).irq(id)
@@ -278,6 +278,8 @@ class VirtualMachine implements Machine {
     }
     const parsed = await parseProps(id, definition.props, props)
     const device = await hook(id, 'realize', () => definition.realize(context, parsed))
+    if (!device)
+      throw new DeviceConfigError(id, `realize of ${definition.type} returned nothing; it must return the device`)
     if ('kind' in migration && migration.kind === 'registers-itself' && registered === 0) {
       throw new DeviceConfigError(id, `${definition.type} promised to register its own state and did not`)
     }
