@@ -85,7 +85,12 @@ export const LAYOUT = {
   pmpaddr: take(16),
   /** 16 bytes, one per entry. */
   pmpcfg: take(2),
+  /**
+   * Counters by number (0 mcycle, 2 minstret). A counter that runs reads `instret - mhpmprev + mhpmcounter`, one that is
+   * inhibited reads `mhpmcounter`. Numbers 3 and up never count.
+   */
   mhpmcounter: take(32),
+  mhpmprev: take(32),
   mhpmevent: take(32),
   /** tdata1[2], tdata2[2], tdata3[2]. */
   tdata: take(6),
@@ -98,7 +103,11 @@ export const LAYOUT = {
   /** Interrupt inputs as mip bits, driven by devices (Atomics.or / Atomics.and on the low word). */
   externalIrq32: take(1),
   mtimecmp: take(1),
-  /** Set by a slow path that took an exception: handlers check it and leave the loop. */
+  /**
+   * Not 0: a slow path wants the interpreter to leave its loop with Exit.trap at this instruction. 1: an exception, cause
+   * and value below. 2: illegal instruction (the value is found from pc). 3: a CSR instruction that is done except for
+   * its rd and pc; trapValue is what rd gets.
+   */
   trapPending32: take(1),
   trapCause: take(1),
   trapValue: take(1),

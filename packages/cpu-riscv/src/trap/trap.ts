@@ -1,0 +1,84 @@
+import type { HartState } from '../hart/hart-state.ts'
+import { COUNTER, MSTATUS, MSTATUSH, PRIV, WORD } from '../hart/hart-state.ts'
+import { csrOffset, LAYOUT } from '../hart/layout.ts'
+
+const word = (name: Parameters<typeof csrOffset>[0]): number => csrOffset(name) >> 2
+const M = { epc: word('mepc'), cause: word('mcause'), tval: word('mtval'), vec: word('mtvec') } as const
+const S = { epc: word('sepc'), cause: word('scause'), tval: word('stval'), vec: word('stvec') } as const
+const COUNTERS = LAYOUT.counters >> 3
+
+/** Where an xRET may not go. */
+export const ENTERS_VIRTUALIZATION = -1
+
+/**
+ * Enters the trap handler: privilege, the mstatus stack, xepc, xcause, xtval, pc. The caller updates translation state
+ * afterwards. Spec: privileged ISA, "Trap handling" in the chapters on M- and S-mode.
+ * @param valueLo @param valueHi what xtval gets
+ */
+export function takeTrap(hart: HartState, cause: number, interrupt: boolean, valueLo: number, valueHi: number): void {
+  const { i32 } = hart
+  const priv = i32[WORD.priv]
+  const delegated = priv !== PRIV.M && (i32[interrupt ? WORD.mideleg : WORD.medeleg] >>> cause) & 1
+  const to = delegated ? S : M
+  let mstatus = i32[WORD.mstatus]
+  if (delegated) {
+    mstatus &= ~(MSTATUS.SPIE | MSTATUS.SPP)
+    if (mstatus & MSTATUS.SIE) mstatus = (mstatus | MSTATUS.SPIE) & ~MSTATUS.SIE
+    if (priv === PRIV.S) mstatus |= MSTATUS.SPP
+  } else {
+    mstatus &= ~(MSTATUS.MPIE | MSTATUS.MPP)
+    if (mstatus & MSTATUS.MIE) mstatus = (mstatus | MSTATUS.MPIE) & ~MSTATUS.MIE
+    mstatus |= priv << MSTATUS.MPP_SHIFT
+    i32[WORD.mstatus + 1] &= ~(MSTATUSH.MPV | MSTATUSH.GVA)
+  }
+  i32[WORD.mstatus] = mstatus
+  i32[WORD.priv] = delegated ? PRIV.S : PRIV.M
+  i32[to.epc] = i32[WORD.pc]
+  i32[to.epc + 1] = i32[WORD.pc + 1]
+  i32[to.cause] = cause
+  i32[to.cause + 1] = interrupt ? 1 << 31 : 0
+  i32[to.tval] = valueLo
+  i32[to.tval + 1] = valueHi
+  const vector = i32[to.vec]
+  i32[WORD.pc] = vector & ~3
+  i32[WORD.pc + 1] = i32[to.vec + 1]
+  if (interrupt && vector & 1) hart.pc = BigInt.asUintN(64, hart.pc + BigInt(4 * cause))
+  hart.u64[COUNTERS + (interrupt ? COUNTER.interrupts : COUNTER.traps)]++
+}
+
+/** @returns false: it would enter a virtualized mode, which this CPU does not have; nothing was changed */
+export function mret(hart: HartState): boolean {
+  const { i32 } = hart
+  let mstatus = i32[WORD.mstatus]
+  const to = (mstatus & MSTATUS.MPP) >>> MSTATUS.MPP_SHIFT
+  if (i32[WORD.mstatus + 1] & MSTATUSH.MPV && to !== PRIV.M) return false
+  mstatus &= ~(MSTATUS.MIE | MSTATUS.MPP)
+  if (mstatus & MSTATUS.MPIE) mstatus |= MSTATUS.MIE
+  mstatus |= MSTATUS.MPIE
+  if (to !== PRIV.M) mstatus &= ~MSTATUS.MPRV
+  i32[WORD.mstatus] = mstatus
+  i32[WORD.mstatus + 1] &= ~MSTATUSH.MPV
+  i32[WORD.priv] = to
+  i32[WORD.pc] = i32[M.epc]
+  i32[WORD.pc + 1] = i32[M.epc + 1]
+  return true
+}
+
+const HSTATUS = word('hstatus')
+const SPV = 1 << 7
+
+/** @returns false: it would enter a virtualized mode; nothing was changed */
+export function sret(hart: HartState): boolean {
+  const { i32 } = hart
+  if (i32[HSTATUS] & SPV) return false
+  let mstatus = i32[WORD.mstatus]
+  const to = mstatus & MSTATUS.SPP ? PRIV.S : PRIV.U
+  mstatus &= ~(MSTATUS.SIE | MSTATUS.SPP | MSTATUS.MPRV)
+  if (mstatus & MSTATUS.SPIE) mstatus |= MSTATUS.SIE
+  mstatus |= MSTATUS.SPIE
+  i32[WORD.mstatus] = mstatus
+  i32[WORD.priv] = to
+  i32[WORD.pc] = i32[S.epc]
+  i32[WORD.pc + 1] = i32[S.epc + 1]
+  return true
+}

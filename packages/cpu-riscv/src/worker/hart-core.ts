@@ -1,0 +1,330 @@
+import { type CsrEffects, CsrFile } from '../csr/csr-file.ts'
+import type { CsrContext } from '../csr/csr-table.ts'
+import type { ControlBlock } from '../hart/control.ts'
+import type { GuestViews } from '../hart/guest-views.ts'
+import type { HartState } from '../hart/hart-state.ts'
+import { COUNTER, WORD } from '../hart/hart-state.ts'
+import { HART_AREA, LAYOUT } from '../hart/layout.ts'
+import type { HartProfile } from '../hart/profile.ts'
+import { type DecodedCode, Exit, type HartImports, type InterpreterExports } from '../interpreter/contract.ts'
+import { CodePages, type OtherHarts } from '../mmu/code-pages.ts'
+import { MemoryPort } from '../mmu/memory-port.ts'
+import { Physical } from '../mmu/physical.ts'
+import { Pmp } from '../mmu/pmp.ts'
+import { Tlb } from '../mmu/tlb.ts'
+import { Translation } from '../mmu/translation.ts'
+import { CAUSE, Pending } from '../trap/causes.ts'
+import { Interrupts } from '../trap/interrupts.ts'
+import { After, SystemInstructions } from '../trap/system.ts'
+import { takeTrap } from '../trap/trap.ts'
+import type { MmioClient } from './mailbox.ts'
+import { Fatal, Request, RunState } from './requests.ts'
+
+/** Instructions between two looks at the time. */
+const BUDGET = 20_000
+/** Exits without such a look, when a guest keeps leaving the interpreter. */
+const EXITS_PER_POLL = 64
+/** A WFI looks up at least this often, whatever it waits for. */
+const MAX_WAIT_MS = 1000
+const COUNTERS = LAYOUT.counters >> 3
+
+/** What the loop calls with the interpreter that CPU-1's module makes from the imports. */
+export interface Interpreter {
+  readonly code: DecodedCode
+  readonly exports: InterpreterExports
+}
+
+export interface HartParts {
+  readonly hart: HartState
+  readonly views: GuestViews
+  readonly control: ControlBlock
+  readonly profile: HartProfile
+  readonly mmio: MmioClient
+  readonly poolPages: number
+  readonly virtualNs: () => number
+  readonly others?: OtherHarts
+}
+
+/**
+ * One hart: the parts around its interpreter, and the loop that drives it. Runs in the hart's own thread and blocks it; a
+ * test may run it in place.
+ */
+export class HartCore {
+  readonly #hart: HartState
+  readonly #views: GuestViews
+  readonly #control: ControlBlock
+  readonly #others: OtherHarts | undefined
+  readonly #physical = new Physical()
+  readonly #pmp: Pmp
+  readonly #tlb: Tlb
+  readonly #translation: Translation
+  readonly #interrupts: Interrupts
+  readonly #system: SystemInstructions
+  readonly #csrs: CsrFile
+  readonly #codePages: CodePages
+  readonly memory: MemoryPort
+  readonly #interpreter: Interpreter
+  #exitsLeft = 0
+  #leaveAfterCsr = false
+
+  /** @param makeInterpreter gets the imports, all but `decode` and `fpu`, which are the interpreter's own */
+  constructor(parts: HartParts, makeInterpreter: (imports: SystemImports) => Interpreter) {
+    const { hart, profile, views } = parts
+    this.#hart = hart
+    this.#views = views
+    this.#control = parts.control
+    this.#others = parts.others
+    this.#physical.setRanges(parts.control.mappings())
+    this.#pmp = new Pmp(hart, profile.pmpEntries)
+    this.#tlb = new Tlb(views.buffer, hart)
+    this.#translation = new Translation(hart, profile, views, this.#physical, this.#pmp, this.#tlb)
+    this.#interrupts = new Interrupts(hart, profile, parts.control, parts.virtualNs)
+    this.#system = new SystemInstructions(hart, profile, this.#tlb, () => this.#dropStaleCode())
+    const context: CsrContext = { hart, profile, interrupts: this.#interrupts, pmp: this.#pmp }
+    this.#csrs = new CsrFile(context, this.#csrEffects())
+    this.#interpreter = makeInterpreter({
+      load: (address, kind) => this.memory.load(address, kind),
+      store: (address, value, bytes) => this.memory.store(address, value, bytes),
+      amoAddress: (address, bytes, write) => this.memory.amoAddress(address, bytes, write),
+      cacheBlock: (op, address) => this.memory.cacheBlock(op, address),
+      csr: (funct3, number, source, sourceIndex) => this.#csr(funct3, number, source, sourceIndex),
+      fetch: (pc) => this.memory.fetch(pc),
+      straddledHalf: () => this.memory.straddledHalf(),
+    })
+    this.#codePages = new CodePages(hart, views, this.#tlb, this.#interpreter.code, parts.poolPages, parts.others)
+    this.memory = new MemoryPort({
+      hart,
+      profile,
+      views,
+      physical: this.#physical,
+      pmp: this.#pmp,
+      tlb: this.#tlb,
+      translation: this.#translation,
+      codePages: this.#codePages,
+      mmio: parts.mmio,
+    })
+    this.#translation.reset()
+  }
+
+  /** Runs guest code until told to exit or until it cannot go on. Blocks. */
+  loop(): void {
+    const { i32 } = this.#hart
+    Atomics.store(i32, WORD.runState, RunState.running)
+    while (this.step()) {}
+    Atomics.store(i32, WORD.runState, RunState.gone)
+    Atomics.notify(i32, WORD.runState)
+    Atomics.notify(i32, WORD.flushDone)
+  }
+
+  /** One poll and what follows, up to the next. @returns false: leave the loop */
+  step(): boolean {
+    const hart = this.#hart
+    const { i32, u64 } = hart
+    if (Atomics.load(i32, WORD.request) !== 0 && !this.serveRequests()) return false
+    u64[COUNTERS + COUNTER.polls]++
+    this.#takeInterrupt()
+    if (i32[WORD.halted] !== 0) {
+      if (!this.#interrupts.awake) {
+        this.#wait()
+        return true
+      }
+      i32[WORD.halted] = 0
+    }
+    this.#exitsLeft = EXITS_PER_POLL
+    while (this.#exitsLeft-- > 0) {
+      const exit = this.#interpreter.exports.run(BUDGET)
+      if (exit === Exit.poll) return true
+      if (exit === Exit.trap) this.#finishTrap()
+      else if (!this.#finishSystem()) return false
+      if (i32[WORD.halted] !== 0) return true
+    }
+    return true
+  }
+
+  /** Also used by a hart that waits for another. @returns false: leave the loop */
+  serveRequests(): boolean {
+    const { i32 } = this.#hart
+    for (;;) {
+      const request = Atomics.and(i32, WORD.request, Request.pause)
+      if (request & Request.exit) return false
+      if (request & Request.mappings) this.#refreshMappings()
+      if (request & Request.flushAll) this.#forgetAll()
+      if (request & Request.staleCode) this.#dropStaleCode()
+      if (request & Request.flushWrite) this.#acknowledgeFlush()
+      if (request & Request.irq) this.#interrupts.refresh()
+      if (!(request & Request.pause)) return true
+      this.#park()
+    }
+  }
+
+  /** Empties the write TLB if someone asked for it. */
+  #acknowledgeFlush(): void {
+    const { i32 } = this.#hart
+    const wanted = Atomics.load(i32, WORD.flushWanted)
+    // What this hart may have written to a page that another one now holds code of, that one has not heard about.
+    if (this.#others) {
+      for (const page of this.#tlb.writable()) if (this.#views.isCode(page)) this.#others.written(page)
+    }
+    this.#tlb.flushWrite()
+    Atomics.store(i32, WORD.flushDone, wanted)
+    Atomics.notify(i32, WORD.flushDone)
+  }
+
+  #park(): void {
+    const { i32 } = this.#hart
+    Atomics.store(i32, WORD.runState, RunState.parked)
+    Atomics.notify(i32, WORD.runState)
+    for (;;) {
+      const request = Atomics.load(i32, WORD.request)
+      if (!(request & Request.pause) || request & Request.exit) break
+      Atomics.wait(i32, WORD.request, request)
+    }
+    Atomics.store(i32, WORD.runState, RunState.running)
+    // The device thread may have changed any register.
+    i32[WORD.pageVaddr] = i32[WORD.pageVaddr + 1] = -1
+    this.#pmp.update()
+    this.#translation.update()
+    this.#interrupts.refresh()
+  }
+
+  #wait(): void {
+    const { i32, u64 } = this.#hart
+    const ms = Math.min(this.#interrupts.msToTimer(), MAX_WAIT_MS)
+    u64[COUNTERS + COUNTER.waits]++
+    Atomics.store(i32, WORD.runState, RunState.waiting)
+    Atomics.wait(i32, WORD.request, 0, ms)
+    Atomics.store(i32, WORD.runState, RunState.running)
+  }
+
+  #takeInterrupt(): void {
+    const number = this.#interrupts.next()
+    if (number < 0) return
+    this.#hart.i32[WORD.halted] = 0
+    takeTrap(this.#hart, number, true, 0, 0)
+    this.#translation.update()
+  }
+
+  #finishTrap(): void {
+    const hart = this.#hart
+    const { i32 } = hart
+    const pending = i32[WORD.trapPending]
+    i32[WORD.trapPending] = Pending.none
+    if (pending === Pending.csrDone) {
+      const value = hart.get(LAYOUT.trapValue)
+      const insn = this.memory.instructionAt(hart.pc) ?? 0
+      hart.setX((insn >>> 7) & 31, value)
+      hart.pc = BigInt.asUintN(64, hart.pc + 4n)
+      hart.set(LAYOUT.instret, hart.get(LAYOUT.instret) + 1n)
+      this.#takeInterrupt()
+      return
+    }
+    if (pending === Pending.illegal) {
+      const insn = this.memory.instructionAt(hart.pc) ?? 0
+      i32[WORD.trapPending] = Pending.none
+      takeTrap(hart, CAUSE.illegal, false, insn | 0, 0)
+    } else {
+      takeTrap(hart, i32[WORD.trapCause], false, i32[WORD.trapValue], i32[WORD.trapValue + 1])
+    }
+    this.#translation.update()
+  }
+
+  /** @returns false: the hart cannot go on */
+  #finishSystem(): boolean {
+    const hart = this.#hart
+    const { i32, u64 } = hart
+    u64[COUNTERS + COUNTER.systems]++
+    const system = this.#system
+    const after = system.execute(this.#interpreter.exports.exitInsn.value | 0)
+    switch (after) {
+      case After.trap:
+        takeTrap(hart, system.cause, false, system.valueLo, system.valueHi)
+        this.#translation.update()
+        return true
+      case After.wait:
+        i32[WORD.halted] = 1
+        break
+      case After.fatal:
+        u64[LAYOUT.fatalValue >> 3] = hart.pc
+        Atomics.store(i32, WORD.fatal, Fatal.virtualization)
+        return false
+    }
+    u64[LAYOUT.instret >> 3]++
+    if (after === After.next) this.#translation.update()
+    this.#takeInterrupt()
+    return true
+  }
+
+  #csr(funct3: number, number: number, source: bigint, sourceIndex: number): bigint {
+    const { i32, u64 } = this.#hart
+    u64[COUNTERS + COUNTER.csrs]++
+    this.#leaveAfterCsr = false
+    const old = this.#csrs.execute(funct3, number, source, sourceIndex)
+    if (old === undefined) {
+      i32[WORD.trapPending] = Pending.illegal
+      return 0n
+    }
+    if (this.#leaveAfterCsr) {
+      i32[WORD.trapPending] = Pending.csrDone
+      u64[LAYOUT.trapValue >> 3] = old
+    }
+    return old
+  }
+
+  #csrEffects(): CsrEffects {
+    return {
+      timersChanged: () => this.#interrupts.refresh(),
+      tlbInvalid: () => {
+        this.#tlb.flushAll()
+        this.#leaveAfterCsr = true
+      },
+      translationChanged: () => {
+        // A new address space holds from the next instruction on, so that one has to be fetched through it.
+        if (this.#translation.update()) this.#leaveAfterCsr = true
+      },
+      interruptsChanged: () => {
+        if (this.#interrupts.next() >= 0) this.#leaveAfterCsr = true
+      },
+    }
+  }
+
+  #refreshMappings(): void {
+    this.#views.refresh()
+    this.#physical.setRanges(this.#control.mappings())
+    this.#tlb.flushAll()
+  }
+
+  #forgetAll(): void {
+    const { i32 } = this.#hart
+    this.#codePages.dropAll()
+    this.#translation.reset()
+    this.#interrupts.refresh()
+    i32[WORD.pageVaddr] = i32[WORD.pageVaddr + 1] = -1
+    i32[WORD.trapPending] = Pending.none
+  }
+
+  /** Drops decoded pages that others have written. Between two instructions only. */
+  #dropStaleCode(): void {
+    const { i32, base } = this.#hart
+    const chunks = Atomics.exchange(i32, WORD.staleChunks, 0)
+    if (chunks === 0) return
+    const mem32 = this.#views.i32
+    for (let chunk = 0; chunk < 32; chunk++) {
+      if (!(chunks & (1 << chunk))) continue
+      const first = (base + HART_AREA.staleCode) / 4 + chunk * 1024
+      for (let at = first; at < first + 1024; at++) {
+        if (Atomics.load(mem32, at) === 0) continue
+        const bits = Atomics.exchange(mem32, at, 0)
+        for (let bit = 0; bit < 32; bit++) {
+          if (bits & (1 << bit)) this.#codePages.drop(chunk * 32768 + (at - first) * 32 + bit)
+        }
+      }
+    }
+    i32[WORD.pageVaddr] = i32[WORD.pageVaddr + 1] = -1
+  }
+}
+
+/** The imports that this side provides. */
+export type SystemImports = Omit<HartImports, 'decode' | 'fpu'> & {
+  /** 16 bits at the start of the next virtual page, or -1 after setting trapPending32. */
+  straddledHalf(): number
+}
