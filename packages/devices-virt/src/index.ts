@@ -13,6 +13,9 @@ export {
   parseDeviceTree,
   text,
 } from './fdt.ts'
+export { type FwCfgFile, fwCfg, fwCfgVmstate } from './fw-cfg.ts'
+export { goldfishRtc, goldfishRtcVmstate } from './goldfish-rtc.ts'
+export { pflashCfi01, pflashCfi01Vmstate } from './pflash-cfi01.ts'
 export { type PlicState, plic, plicVmstate } from './plic.ts'
 export { testFinisher } from './test-finisher.ts'
 export { uart16550, uart16550Vmstate } from './uart16550.ts'

@@ -256,7 +256,8 @@ class Uart16550 implements Device {
     if (s.fifo_timeout_timer.expireNs >= 0n) {
       // After a guest reboot the sender's virtual time had an offset that the stream does not carry.
       const latest = this.#ctx.clock.ns + this.#timeoutNs()
-      this.#armTimeout(s.fifo_timeout_timer.expireNs < latest ? s.fifo_timeout_timer.expireNs : latest)
+      if (s.fifo_timeout_timer.expireNs > latest) s.fifo_timeout_timer.expireNs = latest
+      this.#armTimeout(s.fifo_timeout_timer.expireNs)
     }
     this.#transmit()
     this.#pumpInput()
