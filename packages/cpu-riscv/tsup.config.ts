@@ -1,3 +1,4 @@
 import { preset } from '../../tooling/tsup/preset.ts'
 
-export default preset()
+// The worker lies beside index.js: worker/spawn.ts looks for it there.
+export default { ...preset(), entry: { index: 'src/index.ts', 'hart-worker': 'src/worker/hart-worker.ts' } }

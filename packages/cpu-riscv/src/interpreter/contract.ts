@@ -1,3 +1,5 @@
+import type { HartProfile } from '../hart/profile.ts'
+
 /**
  * The seam between the generated WebAssembly (interpreter now, compiled blocks later) and the TypeScript that knows about
  * privilege, translation and devices. The wasm never unwinds by exception: a slow path that traps sets
@@ -17,6 +19,12 @@ export const Exit = {
 
 /** Sizes and signs of memory accesses. */
 export const AccessKind = { i8: 0, u8: 1, i16: 2, u16: 3, i32: 4, u32: 5, i64: 6 } as const
+
+/**
+ * Values of LAYOUT.trapPending32, all of which make a handler leave with Exit.trap: 1 an exception (cause and value are
+ * set), 2 an illegal instruction (the system side finds its bits from pc), 3 a CSR instruction that is done except for rd
+ * and pc (the system side finishes it, because the next instruction may have to be fetched or interrupted anew).
+ */
 
 /** Imports of the generated module, namespace `hart`. All i64 are BigInt. They find the hart by closure. */
 export interface HartImports {
@@ -52,8 +60,8 @@ export interface HartImports {
 /**
  * What the interpreter offers to the code that owns pages of decoded slots (mmu/code-pages.ts), and what both agree on:
  * - A page of slots that `initPage` prepared has every slot undecoded and its page-end slots in place.
- * - `instret` is brought up to date (instructions before the current one) before the imports `csr`, `load` and `store`
- *   are called, and at every exit of `run`.
+ * - `instret` is brought up to date (instructions before the current one) before the import `csr` is called
+ *   and at every exit of `run`.
  * - The fetch TLB hit path in wasm sets pageVaddr, pageSlots32 and pageMem32 itself.
  */
 export interface DecodedCode {
@@ -70,3 +78,30 @@ export interface InterpreterExports {
   readonly exitInsn: WebAssembly.Global
   readonly table: WebAssembly.Table
 }
+
+/**
+ * What the system side provides (worker/hart-core.ts): all imports but `decode` and `fpu`, which belong to the
+ * interpreter, plus one for its decoder.
+ */
+export type SystemImports = Omit<HartImports, 'decode' | 'fpu'> & {
+  /**
+   * The 16 bits at the start of the virtual page after pageVaddr, for an instruction that straddles; -1 after setting
+   * trapPending32 (the trap's pc is the instruction's, its value the address of the second half).
+   */
+  straddledHalf(): number
+}
+
+/** `interpreter/interpreter.ts` exports `makeInterpreter`; the worker calls it once per hart. */
+export interface InterpreterOptions {
+  readonly memory: WebAssembly.Memory
+  /** LAYOUT counts from here. */
+  readonly hartBase: number
+  /** Which optional extensions decode: zicbom, zicboz, zawrs, zfa, svinval. */
+  readonly profile: HartProfile
+  readonly imports: SystemImports
+}
+export interface Interpreter {
+  readonly code: DecodedCode
+  readonly exports: InterpreterExports
+}
+export type MakeInterpreter = (options: InterpreterOptions) => Interpreter

@@ -6,7 +6,7 @@ import type { HartState } from '../hart/hart-state.ts'
 import { COUNTER, WORD } from '../hart/hart-state.ts'
 import { HART_AREA, LAYOUT } from '../hart/layout.ts'
 import type { HartProfile } from '../hart/profile.ts'
-import { type DecodedCode, Exit, type HartImports, type InterpreterExports } from '../interpreter/contract.ts'
+import { Exit, type Interpreter, type SystemImports } from '../interpreter/contract.ts'
 import { CodePages, type OtherHarts } from '../mmu/code-pages.ts'
 import { MemoryPort } from '../mmu/memory-port.ts'
 import { Physical } from '../mmu/physical.ts'
@@ -27,12 +27,6 @@ const EXITS_PER_POLL = 64
 /** A WFI looks up at least this often, whatever it waits for. */
 const MAX_WAIT_MS = 1000
 const COUNTERS = LAYOUT.counters >> 3
-
-/** What the loop calls with the interpreter that CPU-1's module makes from the imports. */
-export interface Interpreter {
-  readonly code: DecodedCode
-  readonly exports: InterpreterExports
-}
 
 export interface HartParts {
   readonly hart: HartState
@@ -141,7 +135,7 @@ export class HartCore {
     return true
   }
 
-  /** Also used by a hart that waits for another. @returns false: leave the loop */
+  /** @returns false: leave the loop */
   serveRequests(): boolean {
     const { i32 } = this.#hart
     for (;;) {
@@ -157,7 +151,11 @@ export class HartCore {
     }
   }
 
-  /** Empties the write TLB if someone asked for it. */
+  /** Only the flush of the write TLB: all that is safe in the middle of an instruction, when another hart waits for it. */
+  serveFlush(): void {
+    if (Atomics.and(this.#hart.i32, WORD.request, ~Request.flushWrite) & Request.flushWrite) this.#acknowledgeFlush()
+  }
+
   #acknowledgeFlush(): void {
     const { i32 } = this.#hart
     const wanted = Atomics.load(i32, WORD.flushWanted)
@@ -321,10 +319,4 @@ export class HartCore {
     }
     i32[WORD.pageVaddr] = i32[WORD.pageVaddr + 1] = -1
   }
-}
-
-/** The imports that this side provides. */
-export type SystemImports = Omit<HartImports, 'decode' | 'fpu'> & {
-  /** 16 bits at the start of the next virtual page, or -1 after setting trapPending32. */
-  straddledHalf(): number
 }

@@ -1,0 +1,207 @@
+import type { Cpu, HartPort, IrqLine, PhysicalMap, VirtualClock } from '@ferryvm/core'
+import { CSRS } from './csr/csr-table.ts'
+import type { ControlBlock } from './hart/control.ts'
+import { COUNTER, type HartState, IRQ, WORD } from './hart/hart-state.ts'
+import { LAYOUT } from './hart/layout.ts'
+import type { HartProfile } from './hart/profile.ts'
+import { registerNames, X_NAMES } from './hart/register-names.ts'
+import { resetHart } from './hart/reset.ts'
+import { Pmp } from './mmu/pmp.ts'
+import { Interrupts } from './trap/interrupts.ts'
+import { Request, RunState } from './worker/requests.ts'
+import { markStale, request } from './worker/stale-code.ts'
+
+const MTIMECMP = LAYOUT.mtimecmp >> 3
+/** Request bits that a parked hart keeps until it runs again. */
+const EVERYTHING = Request.flushAll | Request.mappings | Request.irq
+
+export interface Rv64CpuParts {
+  readonly harts: readonly HartState[]
+  readonly profile: HartProfile
+  readonly control: ControlBlock
+  readonly map: PhysicalMap
+  readonly clock: VirtualClock
+  close(): Promise<void>
+}
+
+/** The device thread's end of a CPU: everything goes through memory that the harts' threads share. */
+export class Rv64Cpu implements Cpu {
+  readonly harts: readonly HartPort[]
+  readonly #states: readonly HartState[]
+  readonly #parts: Rv64CpuParts
+
+  constructor(parts: Rv64CpuParts) {
+    this.#parts = parts
+    this.#states = parts.harts
+    this.harts = parts.harts.map((hart) => this.#port(hart))
+    parts.map.onRamMappingsChanged(() => {
+      parts.control.setMappings(parts.map.ramMappings())
+      this.#requestAll(Request.mappings)
+    })
+    const mem32 = new Int32Array(parts.map.memory.buffer)
+    parts.map.memory.onCodeWrite((page) => {
+      for (const hart of this.#states) markStale(mem32, hart, page, true)
+    })
+  }
+
+  get timeDelta(): bigint {
+    return this.#parts.control.timeDelta
+  }
+
+  set timeDelta(value: bigint) {
+    this.#parts.control.timeDelta = value
+    this.#requestAll(Request.irq)
+  }
+
+  start(): void {
+    for (const hart of this.#states) {
+      Atomics.and(hart.i32, WORD.request, ~Request.pause)
+      Atomics.notify(hart.i32, WORD.request)
+    }
+  }
+
+  async pause(): Promise<void> {
+    this.#requestAll(Request.pause)
+    for (const hart of this.#states) {
+      await settle(hart.i32, WORD.runState, (state) => state === RunState.parked || state === RunState.gone)
+    }
+  }
+
+  reset(): void {
+    for (const hart of this.#states) resetHart(hart, this.#parts.profile)
+    this.flushAll()
+  }
+
+  flushAll(): void {
+    this.#requestAll(EVERYTHING)
+  }
+
+  async flushWriteTlb(): Promise<void> {
+    const wanted = this.#states.map((hart) => {
+      const sequence = (Atomics.add(hart.i32, WORD.flushWanted, 1) + 1) | 0
+      request(hart, Request.flushWrite)
+      return sequence
+    })
+    for (const [index, hart] of this.#states.entries()) {
+      await settle(hart.i32, WORD.flushDone, (done) => {
+        const state = Atomics.load(hart.i32, WORD.runState)
+        // A parked hart empties its TLB before it runs again.
+        return state === RunState.parked || state === RunState.gone || ((done - wanted[index]) | 0) >= 0
+      })
+    }
+  }
+
+  get instructionsRetired(): bigint {
+    return this.#states.reduce((sum, hart) => sum + hart.get(LAYOUT.instret), 0n)
+  }
+
+  readRegister(hart: number, name: string): bigint {
+    const state = this.#states[hart]
+    if (!state) throw new RangeError(`no hart ${hart}; there are ${this.#states.length}`)
+    const read = registerNames.get(name)
+    if (read) return read(state)
+    for (const csr of CSRS.values()) if (csr.name === name) return csr.read(this.#csrContext(state))
+    throw new RangeError(`no register "${name}"`)
+  }
+
+  describe(hart: number): string {
+    const state = this.#states[hart]
+    const hex = (value: bigint) => value.toString(16).padStart(16, '0')
+    const line = (cells: string[]) => cells.join(' ')
+    const rows = [`hart ${hart} pc ${hex(state.pc)} mode ${'US?M'[state.priv]}${state.halted ? ' halted' : ''}`]
+    for (const name of [
+      'mstatus',
+      'mip',
+      'mie',
+      'mideleg',
+      'medeleg',
+      'mtvec',
+      'stvec',
+      'mepc',
+      'sepc',
+      'mcause',
+      'scause',
+      'mtval',
+      'stval',
+      'satp',
+    ]) {
+      rows.push(` ${name.padEnd(8)} ${hex(this.readRegister(hart, name))}`)
+    }
+    for (let i = 0; i < 32; i += 4) {
+      rows.push(line([0, 1, 2, 3].map((k) => ` x${i + k}/${X_NAMES[i + k]}`.padEnd(9) + hex(state.x(i + k)))))
+    }
+    for (let i = 0; i < 32; i += 4) {
+      rows.push(line([0, 1, 2, 3].map((k) => ` f${i + k}`.padEnd(9) + hex(state.get(LAYOUT.f + (i + k) * 8)))))
+    }
+    return rows.join('\n')
+  }
+
+  /** How often what happened, for tuning: sums over the harts, names as in COUNTER. */
+  counters(): Record<keyof typeof COUNTER, number> {
+    const entries = Object.entries(COUNTER).map(([name, index]) => [
+      name,
+      this.#states.reduce((sum, hart) => sum + hart.counter(index), 0),
+    ])
+    return Object.fromEntries(entries)
+  }
+
+  async close(): Promise<void> {
+    this.#requestAll(Request.exit)
+    for (const hart of this.#states) {
+      await settle(hart.i32, WORD.runState, (state) => state === RunState.gone || state === RunState.starting)
+    }
+    await this.#parts.close()
+  }
+
+  #port(hart: HartState): HartPort {
+    const wake = () => request(hart, Request.irq)
+    return {
+      index: hart.index,
+      line: (mipBit): IrqLine => ({
+        set(level) {
+          const bit = 1 << mipBit
+          // SSIP is a bit that software clears, so a line can only set it.
+          if (bit === IRQ.SSIP) {
+            if (level) Atomics.or(hart.i32, WORD.mip, bit)
+          } else {
+            const before = level
+              ? Atomics.or(hart.i32, WORD.externalIrq, bit)
+              : Atomics.and(hart.i32, WORD.externalIrq, ~bit)
+            if (((before & bit) !== 0) === level) return
+          }
+          wake()
+        },
+      }),
+      pending: (mipBit) => (this.#interrupts(hart).pending() & (1 << mipBit)) !== 0,
+      setMtimecmp(value) {
+        Atomics.store(hart.u64, MTIMECMP, BigInt.asUintN(64, value))
+        wake()
+      },
+    }
+  }
+
+  #interrupts(hart: HartState): Interrupts {
+    const { profile, control, clock } = this.#parts
+    return new Interrupts(hart, profile, control, () => clock.nsNumber)
+  }
+
+  #csrContext(hart: HartState) {
+    const { profile } = this.#parts
+    return { hart, profile, interrupts: this.#interrupts(hart), pmp: new Pmp(hart, profile.pmpEntries) }
+  }
+
+  #requestAll(bits: number): void {
+    for (const hart of this.#states) request(hart, bits)
+  }
+}
+
+/** Resolves once `done` holds for the word. */
+async function settle(i32: Int32Array<SharedArrayBuffer>, at: number, done: (value: number) => boolean): Promise<void> {
+  for (;;) {
+    const value = Atomics.load(i32, at)
+    if (done(value)) return
+    // A short timeout covers what changes beside the word.
+    const waiting = Atomics.waitAsync(i32, at, value, 5)
+    if (waiting.async) await waiting.value
+  }
+}

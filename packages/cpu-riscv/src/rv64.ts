@@ -1,0 +1,108 @@
+import type { Cpu, CpuContext, CpuFactory, CpuSpec } from '@ferryvm/core'
+import { HartCrashError, VirtualizationError } from './errors.ts'
+import { CONTROL_BYTES, ControlBlock } from './hart/control.ts'
+import { HartState, WORD } from './hart/hart-state.ts'
+import { DEFAULT_POOL_PAGES, hartAreaBytes, LAYOUT } from './hart/layout.ts'
+import { PROFILES, type ProfileName } from './hart/profile.ts'
+import { NO_RESERVATION, resetHart } from './hart/reset.ts'
+import { Rv64Cpu } from './rv64-cpu.ts'
+import { registerHart } from './vmstate/register.ts'
+import { MmioServer } from './worker/mailbox.ts'
+import { Request } from './worker/requests.ts'
+import { spawnHart } from './worker/spawn.ts'
+
+export interface Rv64Options {
+  /** Default 1. */
+  readonly harts?: number
+  /** Which stock QEMU's `rv64` CPU to be like, for the guest and on the wire. Default `qemu-7.2`. */
+  readonly profile?: ProfileName
+  /** Pages of guest code each hart keeps decoded, 32.8 KiB of memory per page. Default 1024. */
+  readonly decodedPages?: number
+}
+
+const MAX_HARTS = 512
+const MAX_POOL_PAGES = 32_768
+
+/**
+ * An RV64IMAFDC CPU with M, S and U mode. Each hart runs in a thread of its own.
+ * @throws RangeError harts outside 1..512 or decodedPages outside 16..32768
+ */
+export const rv64: CpuFactory<Rv64Options> = Object.assign(
+  (options: Rv64Options = {}): CpuSpec => {
+    const { harts = 1, profile = 'qemu-7.2', decodedPages = DEFAULT_POOL_PAGES } = options
+    if (!Number.isInteger(harts) || harts < 1 || harts > MAX_HARTS)
+      throw new RangeError(`rv64: ${harts} harts; 1 to 512`)
+    if (!(decodedPages >= 16 && decodedPages <= MAX_POOL_PAGES)) {
+      throw new RangeError(`rv64: decodedPages ${decodedPages}; 16 to ${MAX_POOL_PAGES}`)
+    }
+    if (!PROFILES[profile]) throw new RangeError(`rv64: no profile "${profile}"; ${Object.keys(PROFILES).join(', ')}`)
+    return { type: 'rv64', harts, realize: (ctx) => realize(ctx, harts, profile, decodedPages) }
+  },
+  { type: 'rv64' },
+)
+
+async function realize(ctx: CpuContext, count: number, profileName: ProfileName, poolPages: number): Promise<Cpu> {
+  const { memory } = ctx.map
+  const profile = PROFILES[profileName]
+  const controlBase = memory.allocate(CONTROL_BYTES)
+  const codeHoldersBase = count > 1 ? memory.allocate(2 ** 20) : 0
+  const bases = Array.from({ length: count }, () => memory.allocate(hartAreaBytes(poolPages)))
+  const control = new ControlBlock(memory.buffer, controlBase)
+  const harts = bases.map((base, index) => new HartState(memory.buffer, base, index))
+  for (const hart of harts) {
+    resetHart(hart, profile)
+    // No timer until a CLINT sets one.
+    hart.set(LAYOUT.mtimecmp, NO_RESERVATION)
+    Atomics.store(hart.i32, WORD.request, Request.pause)
+  }
+  control.setMappings(ctx.map.ramMappings())
+
+  let alive = true
+  const server = new MmioServer(harts, control.doorbell, ctx.map, (error) =>
+    ctx.fatal(error instanceof Error ? error : new Error(String(error))),
+  )
+  try {
+    const threads = await Promise.all(
+      harts.map((hart) =>
+        spawnHart(
+          {
+            memory: memory.memory,
+            logOffsets: memory.dirtyLog.offsets,
+            controlBase,
+            codeHoldersBase,
+            hartBases: bases,
+            index: hart.index,
+            profile: profileName,
+            poolPages,
+            clock: ctx.clock.shared,
+            clockBaseMs: ctx.clock.baseMs,
+          },
+          ({ value }) => {
+            if (alive) ctx.fatal(new VirtualizationError(hart.index, value))
+          },
+          (cause) => {
+            if (alive) ctx.fatal(new HartCrashError(hart.index, hart.pc, cause))
+          },
+        ),
+      ),
+    )
+    const cpu = new Rv64Cpu({
+      harts,
+      profile,
+      control,
+      map: ctx.map,
+      clock: ctx.clock,
+      async close() {
+        alive = false
+        server.close()
+        await Promise.all(threads.map((thread) => thread.terminate()))
+      },
+    })
+    for (const hart of harts) registerHart(ctx.sections, hart, profile, cpu)
+    return cpu
+  } catch (error) {
+    alive = false
+    server.close()
+    throw error
+  }
+}

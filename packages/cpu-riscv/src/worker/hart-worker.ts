@@ -1,0 +1,50 @@
+import { parentPort, workerData } from 'node:worker_threads'
+import { virtualNsReader } from '@ferryvm/core'
+import { ControlBlock } from '../hart/control.ts'
+import { GuestViews } from '../hart/guest-views.ts'
+import { HartState, WORD } from '../hart/hart-state.ts'
+import { LAYOUT } from '../hart/layout.ts'
+import { PROFILES } from '../hart/profile.ts'
+import { makeInterpreter } from '../interpreter/interpreter.ts'
+import { HartCore } from './hart-core.ts'
+import { MmioClient } from './mailbox.ts'
+import { Neighbours } from './neighbours.ts'
+import { Fatal, RunState } from './requests.ts'
+import type { HartMessage, StartMessage } from './start-message.ts'
+
+/** Entry of a hart's thread: builds the hart over shared memory and stays in its loop until told to leave. */
+const start = workerData as StartMessage
+const buffer = start.memory.buffer as unknown as SharedArrayBuffer
+const harts = start.hartBases.map((base, index) => new HartState(buffer, base, index))
+const hart = harts[start.index]
+const control = new ControlBlock(buffer, start.controlBase)
+const profile = PROFILES[start.profile]
+const views = new GuestViews(start.memory, start.logOffsets)
+const post = (message: HartMessage): void => parentPort!.postMessage(message)
+
+try {
+  const others = harts.length > 1 ? new Neighbours(hart, harts, views, start.codeHoldersBase) : undefined
+  const core = new HartCore(
+    {
+      hart,
+      views,
+      control,
+      profile,
+      others,
+      mmio: new MmioClient(hart, control.doorbell),
+      poolPages: start.poolPages,
+      virtualNs: virtualNsReader(start.clock, start.clockBaseMs),
+    },
+    (imports) => makeInterpreter({ memory: start.memory, hartBase: hart.base, profile, imports }),
+  )
+  others?.attach(() => core.serveFlush())
+  post({ kind: 'ready' })
+  core.loop()
+} catch (error) {
+  Atomics.store(hart.i32, WORD.fatal, Fatal.internal)
+  Atomics.store(hart.i32, WORD.runState, RunState.gone)
+  Atomics.notify(hart.i32, WORD.runState)
+  Atomics.notify(hart.i32, WORD.flushDone)
+  throw error
+}
+post({ kind: 'stopped', fatal: hart.i32[WORD.fatal], value: hart.get(LAYOUT.fatalValue) })

@@ -1,0 +1,47 @@
+import { Worker } from 'node:worker_threads'
+import type { HartMessage, StartMessage } from './start-message.ts'
+
+/** The thread of one hart. */
+export interface HartThread {
+  /** Settles when the thread is gone. */
+  terminate(): Promise<void>
+}
+
+/**
+ * Starts a hart's thread; resolves when it is in its loop.
+ * @param onStopped its loop ended; @param onError an exception in it, or it went away without being told to
+ */
+export function spawnHart(
+  start: StartMessage,
+  onStopped: (message: Extract<HartMessage, { kind: 'stopped' }>) => void,
+  onError: (error: Error) => void,
+): Promise<HartThread> {
+  // Sources run as they are; the build puts the worker beside the package's entry.
+  const file = import.meta.url.endsWith('.ts') ? './hart-worker.ts' : './hart-worker.js'
+  const worker = new Worker(new URL(file, import.meta.url), { workerData: start, name: `hart ${start.index}` })
+  let expected = false
+  return new Promise((resolve, reject) => {
+    const fail = (error: Error) => {
+      expected = true
+      reject(error)
+      onError(error)
+    }
+    worker.on('error', (error) => fail(error instanceof Error ? error : new Error(String(error))))
+    worker.on('exit', (code) => {
+      if (!expected) fail(new Error(`the thread of hart ${start.index} exited with code ${code}`))
+    })
+    worker.on('message', (message: HartMessage) => {
+      if (message.kind === 'ready') {
+        resolve({
+          async terminate() {
+            expected = true
+            await worker.terminate()
+          },
+        })
+      } else {
+        expected = true
+        onStopped(message)
+      }
+    })
+  })
+}
