@@ -1,0 +1,98 @@
+import { readFile } from 'node:fs/promises'
+import { type BootFiles, type VirtProfile, virtBoard } from '@ferryvm/board-virt'
+import type { CharBackend, DeviceSpec, Logger, Machine, Plugin } from '@ferryvm/core'
+import type { BlockBackend } from '@ferryvm/devices-virtio'
+import { rawFile } from '@ferryvm/devices-virtio/node'
+import { embeddedGuestImage } from '@ferryvm/embedded-guest'
+import { createMachine } from '@ferryvm/machine'
+import { DeviceCatalog } from './device-options.ts'
+import { loadPlugin } from './plugins.ts'
+import type { RunOptions } from './run-options.ts'
+import { UsageError } from './usage-error.ts'
+
+const PROFILES: readonly VirtProfile[] = ['qemu-7.2', 'qemu-10.0']
+
+export interface BuiltMachine {
+  readonly machine: Machine
+  readonly plugins: readonly Plugin[]
+  readonly drives: ReadonlyMap<string, { readonly file: string; readonly backend: BlockBackend }>
+}
+
+/** @throws UsageError, DeviceConfigError: what is wrong with the options; nothing is left open */
+export async function buildMachine(options: RunOptions, serial: CharBackend, log: Logger): Promise<BuiltMachine> {
+  const { type: _, profile = 'qemu-7.2', ...unknown } = options.machine
+  const strange = Object.keys(unknown)[0]
+  if (strange) throw new UsageError(`-M virt,${strange}: unknown machine property (there is: profile)`)
+  if (!PROFILES.includes(profile as VirtProfile)) {
+    throw new UsageError(`-M virt,profile=${profile}: unknown profile (there are: ${PROFILES.join(', ')})`)
+  }
+  const plugins = await Promise.all(options.plugins.map(loadPlugin))
+  const drives = new Map<string, { file: string; backend: BlockBackend }>()
+  const closeDrives = async () => {
+    for (const { backend } of drives.values()) await backend.close?.()
+  }
+  try {
+    for (const { id, file, readOnly } of options.drives) {
+      if (drives.has(id)) throw new UsageError(`-drive id=${id}: that id is taken`)
+      const backend = await rawFile(file, { readOnly }).catch((cause: Error) => {
+        throw new UsageError(`-drive file=${file}: ${cause.message}`, { cause })
+      })
+      drives.set(id, { file, backend })
+    }
+    const machine = await createMachine(
+      virtBoard({
+        ...(await bootFiles(options)),
+        profile: profile as VirtProfile,
+        harts: options.harts,
+        ramBytes: options.memoryBytes,
+        serial,
+        devices: deviceSpecs(options, plugins, drives),
+        log,
+      }),
+    )
+    return { machine, plugins, drives }
+  } catch (error) {
+    await closeDrives()
+    throw error
+  }
+}
+
+async function bootFiles({ bios, kernel, initrd, append }: RunOptions): Promise<BootFiles> {
+  const file = (option: string, path: string | undefined) =>
+    path === undefined
+      ? undefined
+      : readFile(path).catch((cause: Error) => {
+          throw new UsageError(`${option} ${path}: ${cause.message}`, { cause })
+        })
+  if (!kernel && (!bios || bios === 'none')) {
+    if (initrd || append) throw new UsageError(`${initrd ? '-initrd' : '-append'}: needs -kernel`)
+    return { kernel: embeddedGuestImage() }
+  }
+  const firmware = bios === 'none' ? undefined : await file('-bios', bios)
+  return { bios: firmware, kernel: await file('-kernel', kernel), initrd: await file('-initrd', initrd), append }
+}
+
+function deviceSpecs(
+  options: RunOptions,
+  plugins: readonly Plugin[],
+  drives: ReadonlyMap<string, { readonly backend: BlockBackend }>,
+): DeviceSpec[] {
+  const backends = new Map([...drives].map(([id, { backend }]) => [id, backend]))
+  const catalog = new DeviceCatalog(
+    plugins.flatMap((p) => p.devices ?? []),
+    backends,
+  )
+  const implied = options.drives
+    .filter((d) => d.interface === 'virtio')
+    .map((d) => ({ driver: 'virtio-blk-pci', drive: d.id }))
+  return [...options.devices, ...implied].map((device) => catalog.spec(device))
+}
+
+/** For `-device help`. */
+export async function driverNames(options: RunOptions): Promise<string[]> {
+  const plugins = await Promise.all(options.plugins.map(loadPlugin))
+  return new DeviceCatalog(
+    plugins.flatMap((p) => p.devices ?? []),
+    new Map(),
+  ).drivers
+}

@@ -1,0 +1,132 @@
+import { createServer } from 'node:net'
+import type { Logger, Machine } from '@ferryvm/core'
+import { createMigration, type Migration } from '@ferryvm/migration'
+import { createMonitor } from '@ferryvm/monitor'
+import { socket, unixSocket } from '@ferryvm/transport-socket'
+import { type Chardev, fileChardev, listen, nullChardev, parseListenAddress, SocketChardev } from './chardev.ts'
+import { type BuiltMachine, buildMachine, driverNames } from './machine-options.ts'
+import type { RunOptions } from './run-options.ts'
+import { Terminal } from './terminal.ts'
+import { UsageError } from './usage-error.ts'
+
+/** `emu run`: builds the machine, connects consoles and monitors, and runs until it is quit. */
+export async function run(options: RunOptions): Promise<void> {
+  if (options.devices.some((d) => d.driver === 'help')) {
+    console.log((await driverNames(options)).join('\n'))
+    return
+  }
+  const ended = Promise.withResolvers<number>()
+  const log = stderrLogger()
+  const { serial, terminal } = await openSerial(options, () => ended.resolve(0))
+  let built: BuiltMachine
+  try {
+    built = await buildMachine(options, serial, log)
+  } catch (error) {
+    await serial.close()
+    throw error
+  }
+  const { machine, plugins } = built
+  const migration = createMigration({
+    machine,
+    transports: [socket(), unixSocket(), ...plugins.flatMap((p) => p.transports ?? [])],
+    log,
+  })
+  machine.on('shutdown', ({ exitCode }) => ended.resolve(exitCode))
+  machine.on('fatal', (error) => {
+    console.error(`emu: ${error.message}`)
+    ended.resolve(1)
+  })
+  if (options.noReboot) machine.on('reset', ({ guest, reason }) => guest && void machine.shutdown(reason))
+  if (options.reportSections) reportSections(migration)
+
+  const closers: (() => Promise<void>)[] = []
+  try {
+    closers.push(...(await openMonitors(options, built, migration, terminal)))
+    await begin(options, machine, migration, ended)
+    process.exitCode = await ended.promise
+  } finally {
+    await serial.close()
+    for (const close of closers) await close()
+    await migration[Symbol.asyncDispose]()
+    await machine[Symbol.asyncDispose]()
+  }
+}
+
+/** Starts the guest, or waits for one. */
+async function begin(
+  options: RunOptions,
+  machine: Machine,
+  migration: Migration,
+  ended: PromiseWithResolvers<number>,
+): Promise<void> {
+  migration.autostart = !options.startPaused
+  if (options.incoming === 'defer') migration.defer()
+  else if (options.incoming) {
+    const { done } = await migration.incoming(options.incoming)
+    done.catch((error: Error) => {
+      console.error(`emu: incoming migration failed: ${error.message}`)
+      ended.resolve(1)
+    })
+  } else if (!options.startPaused) machine.start()
+}
+
+async function openSerial(options: RunOptions, quit: () => void): Promise<{ serial: Chardev; terminal?: Terminal }> {
+  const { serial } = options
+  if (serial === 'none' || serial === 'null') return { serial: nullChardev() }
+  if (serial === 'stdio' || serial === 'mon:stdio') {
+    const terminal = new Terminal({ quit, mux: serial === 'mon:stdio', start: 'serial' })
+    return { serial: terminal.serial, terminal }
+  }
+  if (serial.startsWith('file:')) return { serial: fileChardev(serial.slice('file:'.length)) }
+  return { serial: await SocketChardev.listen(parseListenAddress(serial)) }
+}
+
+async function openMonitors(
+  options: RunOptions,
+  { machine, drives }: BuiltMachine,
+  migration: Migration,
+  terminal: Terminal | undefined,
+): Promise<(() => Promise<void>)[]> {
+  const blocks = [...drives].map(([device, { file, backend }]) => ({ device, file, readOnly: backend.readOnly }))
+  const monitor = createMonitor({ machine, migration, name: options.name, uuid: options.uuid, blocks: () => blocks })
+  terminal?.connectMonitor(monitor.banner, (line) => monitor.executeHmp(line))
+  const closers: (() => Promise<void>)[] = []
+  for (const where of options.qmp) {
+    if (where === 'stdio') {
+      if (terminal) throw new UsageError('-qmp stdio: the terminal is the serial port; use -serial none or another')
+      monitor.attachQmp({ readable: process.stdin, writable: process.stdout })
+      continue
+    }
+    const server = createServer((client) => monitor.attachQmp({ readable: client, writable: client }))
+    await listen(server, parseListenAddress(where))
+    closers.push(async () => {
+      server.close()
+    })
+  }
+  if (options.monitor !== 'none' && options.monitor !== 'stdio') {
+    const server = createServer((client) => monitor.attachHmp({ readable: client, writable: client }))
+    await listen(server, parseListenAddress(options.monitor))
+    closers.push(async () => {
+      server.close()
+    })
+  }
+  return closers
+}
+
+/** One JSON line on stderr for every section of device state, while it happens. */
+function reportSections(migration: Migration): void {
+  migration.on('section', ({ direction, type, idstr, instanceId, priority, version, bytes, ms }) => {
+    if (type === 'full') {
+      console.error(JSON.stringify({ section: { idstr, instanceId, priority, version, bytes, ms }, direction }))
+    }
+  })
+}
+
+function stderrLogger(): Logger {
+  const debug = Boolean(process.env.FERRY_DEBUG)
+  return {
+    debug: (message, facts) => debug && console.error(`emu: ${message}`, facts ?? ''),
+    warn: (message) => console.error(`emu: warning: ${message}`),
+    guestError: (message, facts) => debug && console.error(`guest error: ${message}`, facts ?? ''),
+  }
+}
