@@ -28,8 +28,8 @@ export class MigrationUriError extends FerryError {
 /** `migrate_cancel`, or the machine was shut down meanwhile. The guest runs on here. */
 export class MigrationCancelledError extends FerryError {
   readonly code = 'FERRY_MIGRATION_CANCELLED'
-  constructor(why = 'the migration was cancelled') {
-    super(why)
+  constructor(why = 'the migration was cancelled', options?: ErrorOptions) {
+    super(why, options)
   }
 }
 

@@ -21,18 +21,18 @@ export class ReturnPathSender {
   constructor(f: QEMUFileWriter) {
     this.#f = f
   }
-  pong(value: number): void | Promise<void> {
+  pong(value: number): Promise<void> {
     return this.#message(PONG, value)
   }
   /** Last message. @param status 0: loaded */
-  shut(status: number): void | Promise<void> {
+  shut(status: number): Promise<void> {
     return this.#message(SHUT, status)
   }
-  #message(type: number, value: number): void | Promise<void> {
+  async #message(type: number, value: number): Promise<void> {
     this.#f.putBe16(type)
     this.#f.putBe16(4)
     this.#f.putBe32(value)
-    return this.#f.flush()
+    await this.#f.flush()
   }
 }
 

@@ -42,8 +42,10 @@ interface TrackedBlock {
 export interface RamSaverHooks {
   /** A sync of the dirty log has been done; `count` starts at 1. */
   onSync?(count: number): void
-  /** True once the current window's budget is used up. Not asked while `unlimited`. */
+  /** True once the current window's budget is used up. Not asked while the guest is stopped. */
   limited?(): boolean
+  /** Asked between batches of pages; throws when the migration is to be given up. */
+  check?(): void
 }
 
 /** Sending half of the `ram` handler: knows which pages the peer does not have yet. Spec: ram.md sections 1 to 3. */
@@ -53,6 +55,7 @@ export class RamSaver {
   readonly #hooks: RamSaverHooks
   readonly #isZero: IsZeroPage
   #blocks: TrackedBlock[] = []
+  #totalBytes = 0
   /** Where the search for dirty pages goes on. */
   #blockIndex = 0
   #page = 0
@@ -68,8 +71,9 @@ export class RamSaver {
     this.stats = { zeroPages: 0, normalPages: 0, bytes: 0, syncCount: 0, dirtyPagesRate: 0, dirtyPages: 0 }
   }
 
+  /** Of all blocks; stays known after the end. */
   get totalBytes(): number {
-    return this.#blocks.reduce((sum, { block }) => sum + block.sizeBytes, 0)
+    return this.#totalBytes
   }
 
   /** As far as known since the last sync. */
@@ -97,8 +101,8 @@ export class RamSaver {
     await this.sync()
     this.#rateFresh = 0
 
-    const total = this.totalBytes
-    f.putBe64(BigInt(total) | BigInt(RAM_MEM_SIZE))
+    this.#totalBytes = this.#blocks.reduce((sum, { block }) => sum + block.sizeBytes, 0)
+    f.putBe64(BigInt(this.#totalBytes) | BigInt(RAM_MEM_SIZE))
     for (const { block } of this.#blocks) {
       f.putStr8(block.idstr)
       f.putBe64(BigInt(block.sizeBytes))
@@ -147,6 +151,7 @@ export class RamSaver {
   async #send(f: QEMUFileWriter, until: number, stop: () => boolean): Promise<boolean> {
     this.#turnBegan = performance.now()
     while (this.stats.dirtyPages > 0) {
+      this.#hooks.check?.()
       const sent = this.#sendSome(f)
       if (f.buffered >= FLUSH_BYTES) {
         const pending = f.flush()

@@ -1,0 +1,70 @@
+import type {
+  GlobalState,
+  Logger,
+  Machine,
+  SectionProgress,
+  StreamConfiguration,
+  StreamSettings,
+  Transport,
+} from '@ferryvm/core'
+import type { Capabilities } from './capabilities.ts'
+import { MigrationUriError } from './errors.ts'
+import type { Parameters } from './parameters.ts'
+import type { RamLoader } from './ram/ram-load.ts'
+import type { RamSaver } from './ram/ram-save.ts'
+import type { MigrationStatus } from './status.ts'
+
+/** What both directions of one machine's migration share. */
+export interface MigrationContext {
+  readonly machine: Machine
+  readonly transports: readonly Transport<any>[]
+  readonly parameters: Parameters
+  readonly capabilities: Capabilities
+  readonly settings: Partial<StreamSettings>
+  readonly uuid: Uint8Array | undefined
+  readonly log: Logger
+  readonly confirmCompletion: boolean
+  readonly ramSaver: RamSaver
+  readonly ramLoader: RamLoader
+  readonly globalState: GlobalState
+  /** The running outgoing migration's part of the RAM handler's hooks. */
+  outgoing: { limited(): boolean; check(): void } | undefined
+  setStatus(status: MigrationStatus): void
+  fail(error: unknown): void
+  section(progress: SectionProgress): void
+}
+
+export function configurationOf({ machine, uuid, capabilities }: MigrationContext): StreamConfiguration {
+  return {
+    machineName: machine.name,
+    uuid,
+    sendUuid: capabilities.get('validate-uuid'),
+    validatedCapabilities: {
+      'x-ignore-shared': capabilities.get('x-ignore-shared'),
+      'mapped-ram': capabilities.get('mapped-ram'),
+    },
+  }
+}
+
+/** Schemes that protocol.md section 7 knows, for better messages. */
+const KNOWN_SCHEMES = ['tcp', 'unix', 'vsock', 'fd', 'exec', 'file', 'rdma']
+
+/** @throws MigrationUriError, or whatever the transport's parser throws */
+export function resolveUri(
+  transports: readonly Transport<any>[],
+  uri: string,
+): { transport: Transport<any>; address: unknown } {
+  const colon = uri.indexOf(':')
+  if (colon <= 0) throw new MigrationUriError(uri, 'expected scheme:address, for example tcp:192.0.2.7:4444')
+  const scheme = uri.slice(0, colon)
+  const transport = transports.find((t) => t.scheme === scheme)
+  if (!transport) {
+    const known = KNOWN_SCHEMES.includes(scheme) ? 'is not available here' : 'is unknown'
+    const have = transports.map((t) => `${t.scheme}:`).join(', ') || 'none'
+    throw new MigrationUriError(uri, `the scheme "${scheme}" ${known} (available: ${have})`)
+  }
+  return { transport, address: transport.parseAddress(uri.slice(colon + 1)) }
+}
+
+export const uriOf = (transport: Transport<any>, address: unknown, fallback: string): string =>
+  transport.formatAddress ? `${transport.scheme}:${transport.formatAddress(address)}` : fallback

@@ -1,0 +1,49 @@
+/**
+ * Live migration of a ferryvm machine: precopy over any transport.
+ *
+ * ```ts
+ * import { createMigration } from '@ferryvm/migration'
+ * import { tcp } from '@ferryvm/transport-socket'
+ *
+ * const there = createMigration({ machine: destination, transports: [tcp()] })
+ * const { uri, done } = await there.incoming('tcp:127.0.0.1:0')
+ *
+ * const here = createMigration({ machine: source, transports: [tcp()] })
+ * here.on('section', ({ type, idstr, bytes }) => console.log(type, idstr, bytes))
+ * await here.migrate(uri) // rejects when it failed; the guest then runs on in `source`
+ * await done
+ * ```
+ */
+
+export type { Capability } from './capabilities.ts'
+export { CAPABILITIES } from './capabilities.ts'
+export {
+  CapabilityError,
+  DestinationFailedError,
+  MigrationBlockedError,
+  MigrationCancelledError,
+  MigrationStateError,
+  MigrationUriError,
+  ParameterError,
+  ReturnPathError,
+} from './errors.ts'
+export type { MigrationForecast, MigrationInfo, MigrationRamInfo, SocketAddressInfo } from './info.ts'
+export type {
+  IncomingOptions,
+  IncomingRun,
+  Migration,
+  MigrationEvents,
+  MigrationOptions,
+  MigrationRun,
+} from './migration.ts'
+export { createMigration } from './migration.ts'
+export type { Parameter, ParameterDefinition, ParameterValues } from './parameters.ts'
+export { PARAMETERS } from './parameters.ts'
+export type { RamLoadStats } from './ram/ram-load.ts'
+export { RamLoadError, RamLoader } from './ram/ram-load.ts'
+export type { RamSaverHooks, RamSaveStats, RamSource } from './ram/ram-save.ts'
+export { RamSaver } from './ram/ram-save.ts'
+export type { IsZeroPage } from './ram/zero-page.ts'
+export { createZeroPageTest } from './ram/zero-page.ts'
+export type { MigrationStatus } from './status.ts'
+export { isRunning } from './status.ts'

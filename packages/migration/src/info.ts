@@ -1,0 +1,112 @@
+import { PAGE_BYTES } from '@ferryvm/core'
+import type { OutgoingMigration } from './outgoing.ts'
+import type { RamSaver } from './ram/ram-save.ts'
+import type { MigrationStatus } from './status.ts'
+
+/** `query-migrate`. Member names are the protocol's. Spec: protocol.md section 3. */
+export interface MigrationInfo {
+  status?: MigrationStatus
+  /** ms */
+  'total-time'?: number
+  /** ms */
+  'expected-downtime'?: number
+  /** ms */
+  downtime?: number
+  /** ms */
+  'setup-time'?: number
+  ram?: MigrationRamInfo
+  'error-desc'?: string
+  'blocked-reasons'?: string[]
+  'socket-address'?: SocketAddressInfo[]
+}
+export interface MigrationRamInfo {
+  transferred: number
+  remaining: number
+  total: number
+  duplicate: number
+  skipped: number
+  normal: number
+  'normal-bytes': number
+  'dirty-pages-rate': number
+  /** Megabits per second. */
+  mbps: number
+  'dirty-sync-count': number
+  'postcopy-requests': number
+  'page-size': number
+  'multifd-bytes': number
+  'pages-per-second': number
+  'precopy-bytes': number
+  'downtime-bytes': number
+  'postcopy-bytes': number
+  'dirty-sync-missed-zero-copy': number
+}
+export type SocketAddressInfo = { type: 'inet'; host: string; port: string } | { type: 'unix'; path: string }
+
+/** How the running migration will go on, if nothing changes. */
+export interface MigrationForecast {
+  readonly throughputBytesPerS: number
+  readonly remainingBytes: number
+  readonly totalBytes: number
+  readonly dirtyBytesPerS: number
+  readonly expectedDowntimeMs: number
+  /** Infinity: the guest writes faster than the channel takes. */
+  readonly expectedRemainingMs: number
+  readonly passes: number
+}
+
+const WITH_RAM: ReadonlySet<MigrationStatus> = new Set<MigrationStatus>([
+  'active',
+  'cancelling',
+  'device',
+  'pre-switchover',
+  'completed',
+])
+
+export function outgoingInfo(status: MigrationStatus, run: OutgoingMigration, ram: RamSaver): MigrationInfo {
+  const { stats } = run
+  const info: MigrationInfo = { status }
+  if (!WITH_RAM.has(status)) return info
+  info['total-time'] = Math.round(stats.totalMs ?? performance.now() - stats.startedMs)
+  if (status === 'completed') info.downtime = Math.round(stats.downtimeMs ?? 0)
+  else info['expected-downtime'] = Math.round(stats.expectedDowntimeMs)
+  info['setup-time'] = Math.round(stats.setupMs)
+  const completed = status === 'completed'
+  const transferred = run.bytesAccepted
+  info.ram = {
+    transferred,
+    remaining: completed ? 0 : ram.remainingBytes,
+    total: ram.totalBytes,
+    duplicate: ram.stats.zeroPages,
+    skipped: 0,
+    normal: ram.stats.normalPages,
+    'normal-bytes': ram.stats.normalPages * PAGE_BYTES,
+    'dirty-pages-rate': ram.stats.dirtyPagesRate,
+    mbps: stats.mbps,
+    'dirty-sync-count': ram.stats.syncCount,
+    'postcopy-requests': 0,
+    'page-size': PAGE_BYTES,
+    'multifd-bytes': 0,
+    'pages-per-second': Math.round(stats.pagesPerSecond),
+    'precopy-bytes': completed ? stats.precopyBytes : transferred,
+    'downtime-bytes': completed ? stats.downtimeBytes : 0,
+    'postcopy-bytes': 0,
+    'dirty-sync-missed-zero-copy': 0,
+  }
+  return info
+}
+
+export function forecast(run: OutgoingMigration, ram: RamSaver): MigrationForecast {
+  const throughput = run.bandwidth.estimate * 1000
+  const dirty = ram.stats.dirtyPagesRate * PAGE_BYTES
+  const left = ram.remainingBytes
+  return {
+    throughputBytesPerS: throughput,
+    remainingBytes: left,
+    totalBytes: ram.totalBytes,
+    dirtyBytesPerS: dirty,
+    expectedDowntimeMs: run.stats.expectedDowntimeMs,
+    expectedRemainingMs:
+      left === 0 ? 0 : throughput > dirty ? (left / (throughput - dirty)) * 1000 : Number.POSITIVE_INFINITY,
+    passes: ram.stats.syncCount,
+  }
+}

@@ -1,0 +1,305 @@
+import {
+  globalStateVmstate,
+  type Logger,
+  type Machine,
+  type SectionProgress,
+  type StreamSettings,
+  silentLogger,
+  type Transport,
+} from '@ferryvm/core'
+import { Capabilities, type Capability } from './capabilities.ts'
+import { type MigrationContext, resolveUri } from './context.ts'
+import { MigrationBlockedError, MigrationStateError } from './errors.ts'
+import { IncomingMigration } from './incoming.ts'
+import { forecast, type MigrationForecast, type MigrationInfo, outgoingInfo, type SocketAddressInfo } from './info.ts'
+import { OutgoingMigration } from './outgoing.ts'
+import { Parameters, type ParameterValues } from './parameters.ts'
+import { RamLoader } from './ram/ram-load.ts'
+import { RAM_SECTION_VERSION } from './ram/ram-records.ts'
+import { RamSaver } from './ram/ram-save.ts'
+import { createZeroPageTest } from './ram/zero-page.ts'
+import { isRunning, type MigrationStatus } from './status.ts'
+
+export interface MigrationOptions {
+  readonly machine: Machine
+  readonly transports: readonly Transport<any>[]
+  /** Properties that change the bytes of a stream. */
+  readonly settings?: Partial<StreamSettings>
+  /** 16 bytes, compared with the sender's when it sends one. */
+  readonly uuid?: Uint8Array
+  readonly log?: Logger
+  /**
+   * On transports that flow both ways ask the destination for its word before the guest is given up, also while the
+   * capability `return-path` is off: what a destination fails on may already have left our buffers. Default true.
+   */
+  readonly confirmCompletion?: boolean
+}
+
+export interface MigrationEvents {
+  status: (status: MigrationStatus) => void
+  /** The dirty log was synchronized; counts from 1. */
+  pass: (count: number) => void
+  /** A section was written or loaded, while it happens, in stream order. */
+  section: (progress: SectionProgress) => void
+}
+
+export interface IncomingOptions {
+  /** Start the guest if it ran on the source. Default true. */
+  readonly autostart?: boolean
+}
+export interface MigrationRun {
+  /** Settles with the migration; a rejection nobody looks at is no unhandled one. */
+  readonly done: Promise<void>
+}
+export interface IncomingRun extends MigrationRun {
+  /** Where to connect to, with the real port. */
+  readonly uri: string
+}
+
+/** Live migration of one machine, both ways. Spec: protocol.md sections 1 to 5. */
+export interface Migration extends AsyncDisposable {
+  readonly status: MigrationStatus
+  /** Why the last migration failed. */
+  readonly error: Error | undefined
+  readonly parameters: Readonly<ParameterValues>
+  readonly capabilities: readonly { capability: Capability; state: boolean }[]
+  /** @throws ParameterError nothing was changed */
+  setParameters(changes: Readonly<Record<string, unknown>>): void
+  /** As typed at a monitor. @throws ParameterError */
+  setParameterText(name: string, text: string): void
+  /** @throws CapabilityError @throws MigrationStateError while a migration runs */
+  setCapabilities(changes: readonly { capability: string; state: boolean }[]): void
+  /** Whether that capability is on. */
+  capability(name: Capability): boolean
+  /**
+   * Begins sending the machine away; connecting and everything after it happens in `done`.
+   * @throws MigrationStateError @throws MigrationBlockedError @throws MigrationUriError nothing was changed
+   */
+  start(uri: string): MigrationRun
+  /** {@link start} and wait for the end. */
+  migrate(uri: string): Promise<void>
+  /** Gives up the outgoing migration, if one runs; the guest runs on here. */
+  cancel(): void
+  /** `migrate-continue pre-switchover`. @throws MigrationStateError */
+  continueSwitchover(): void
+  /** The machine waits for {@link incoming} and nothing else (`-incoming defer`). */
+  defer(options?: IncomingOptions): void
+  /** Resolves once it listens. @throws MigrationStateError, MigrationUriError, or the transport's error */
+  incoming(uri: string, options?: IncomingOptions): Promise<IncomingRun>
+  /** Start the guest after an incoming migration. */
+  autostart: boolean
+  info(): MigrationInfo
+  /** undefined: nothing is being sent. */
+  forecast(): MigrationForecast | undefined
+  on<E extends keyof MigrationEvents>(event: E, listener: MigrationEvents[E]): Disposable
+}
+
+/** Registers `ram` and `globalstate` with the machine, so it comes after all devices, and once per machine. */
+export function createMigration(options: MigrationOptions): Migration {
+  const { machine, transports } = options
+  const log = options.log ?? silentLogger
+  const listeners: { [E in keyof MigrationEvents]: Set<MigrationEvents[E]> } = {
+    status: new Set(),
+    pass: new Set(),
+    section: new Set(),
+  }
+  const emit = <E extends keyof MigrationEvents>(event: E, ...args: Parameters_<MigrationEvents[E]>) => {
+    for (const listener of [...listeners[event]]) (listener as (...a: unknown[]) => void)(...args)
+  }
+  const parameters = new Parameters()
+  const capabilities = new Capabilities()
+  const isZero = createZeroPageTest(machine.memory)
+  const blocks = () => machine.migratableBlocks()
+
+  let status: MigrationStatus = 'none'
+  let error: Error | undefined
+  let outgoing: OutgoingMigration | undefined
+  let outgoingDone: Promise<void> | undefined
+  let incoming: IncomingMigration | undefined
+  let arrived = false
+  let autostart = true
+  let listening: SocketAddressInfo[] | undefined
+
+  const source = { memory: machine.memory, migratableBlocks: blocks, flushWriteTlb: () => machine.cpu.flushWriteTlb() }
+  const ramSaver = new RamSaver(
+    source,
+    {
+      onSync: (count) => emit('pass', count),
+      limited: () => context.outgoing?.limited() ?? false,
+      check: () => context.outgoing?.check(),
+    },
+    isZero,
+  )
+  const ramLoader = new RamLoader(machine.memory, blocks, isZero)
+  const context: MigrationContext = {
+    machine,
+    transports,
+    parameters,
+    capabilities,
+    log,
+    ramSaver,
+    ramLoader,
+    settings: options.settings ?? {},
+    uuid: options.uuid,
+    confirmCompletion: options.confirmCompletion ?? true,
+    globalState: globalStateVmstate.createState(),
+    outgoing: undefined,
+    setStatus(next) {
+      if (status === next) return
+      status = next
+      emit('status', next)
+    },
+    fail(reason) {
+      error = reason instanceof Error ? reason : new Error(String(reason))
+      context.setStatus('failed')
+    },
+    section: (progress) => emit('section', progress),
+  }
+  const registrations = [
+    machine.sections.registerLive(
+      'ram',
+      RAM_SECTION_VERSION,
+      {
+        saveSetup: (f) => ramSaver.setup(f),
+        saveLivePending: () => ({ mustPrecopy: 0, canPostcopy: ramSaver.remainingBytes }),
+        saveLiveIterate: (f) => ramSaver.iterate(f),
+        saveLiveCompletePrecopy: (f) => ramSaver.complete(f),
+        loadState: (f, version) => ramLoader.load(f, version),
+        saveCleanup: () => ramSaver.cleanup(),
+      },
+      { instanceId: 0 },
+    ),
+    machine.sections.register(globalStateVmstate, context.globalState, { instanceId: 0 }),
+  ]
+
+  const refuseWhileRunning = (what: string) => {
+    if (isRunning(status)) throw new MigrationStateError(`${what}: a migration is in progress (${status})`)
+  }
+  const quietly = (promise: Promise<void>): Promise<void> => {
+    promise.catch(() => {})
+    return promise
+  }
+
+  return {
+    get status() {
+      return status
+    },
+    get error() {
+      return error
+    },
+    get parameters() {
+      return parameters.values
+    },
+    get capabilities() {
+      return capabilities.list()
+    },
+    get autostart() {
+      return incoming?.autostart ?? autostart
+    },
+    set autostart(on) {
+      autostart = on
+      if (incoming) incoming.autostart = on
+    },
+    capability: (name) => capabilities.get(name),
+    setParameters(changes) {
+      parameters.set(changes)
+    },
+    setParameterText(name, text) {
+      parameters.setText(name, text)
+    },
+    setCapabilities(changes) {
+      refuseWhileRunning('capabilities cannot be changed')
+      capabilities.set(changes)
+    },
+    start(uri) {
+      refuseWhileRunning('migrate')
+      if (machine.runState === 'inmigrate') throw new MigrationStateError('the guest has not arrived here yet')
+      if (machine.runState === 'postmigrate') {
+        throw new MigrationStateError('the guest has left; it runs on the destination now')
+      }
+      const { blockers } = machine.sections
+      if (blockers.length > 0) throw new MigrationBlockedError(blockers)
+      const { transport, address } = resolveUri(transports, uri)
+      status = 'none'
+      error = undefined
+      incoming = undefined
+      listening = undefined
+      const run = new OutgoingMigration(context)
+      outgoing = run
+      context.setStatus('setup')
+      outgoingDone = quietly(run.run(transport, address))
+      return { done: outgoingDone }
+    },
+    async migrate(uri) {
+      await this.start(uri).done
+    },
+    cancel() {
+      if (isRunning(status)) outgoing?.cancel()
+    },
+    continueSwitchover() {
+      if (!outgoing) throw new MigrationStateError('no migration runs')
+      outgoing.continueSwitchover()
+    },
+    defer(incomingOptions = {}) {
+      autostart = incomingOptions.autostart ?? true
+      machine.setRunState('inmigrate')
+    },
+    async incoming(uri, incomingOptions = {}) {
+      refuseWhileRunning('migrate-incoming')
+      if (arrived) throw new MigrationStateError('the guest has arrived already')
+      if (machine.runState !== 'prelaunch' && machine.runState !== 'inmigrate') {
+        throw new MigrationStateError(`a machine in state ${machine.runState} takes no guest in`)
+      }
+      const { blockers } = machine.sections
+      if (blockers.length > 0) throw new MigrationBlockedError(blockers)
+      const { transport, address } = resolveUri(transports, uri)
+      if (incomingOptions.autostart !== undefined) autostart = incomingOptions.autostart
+      const run = new IncomingMigration(context, autostart)
+      status = 'none'
+      error = undefined
+      context.setStatus('setup')
+      try {
+        const actual = await run.listen(transport, address, uri)
+        incoming = run
+        listening = socketAddressInfo(actual)
+        machine.setRunState('inmigrate')
+        const done = run.run().then(() => void (arrived = true))
+        return { uri: actual, done: quietly(done) }
+      } catch (failure) {
+        status = 'none'
+        throw failure
+      }
+    },
+    info() {
+      const info: MigrationInfo = outgoing
+        ? outgoingInfo(status, outgoing, ramSaver)
+        : status === 'none'
+          ? {}
+          : { status }
+      if (error) info['error-desc'] = error.message
+      const { blockers } = machine.sections
+      if (blockers.length > 0) info['blocked-reasons'] = [...blockers]
+      if (!outgoing && listening) info['socket-address'] = listening
+      return info
+    },
+    forecast: () => (outgoing && isRunning(status) ? forecast(outgoing, ramSaver) : undefined),
+    on(event, listener) {
+      listeners[event].add(listener)
+      return { [Symbol.dispose]: () => void listeners[event].delete(listener) }
+    },
+    async [Symbol.asyncDispose]() {
+      if (isRunning(status)) outgoing?.cancel()
+      await incoming?.cancel()
+      await outgoingDone?.catch(() => {})
+      for (const registration of registrations) registration[Symbol.dispose]()
+    },
+  }
+}
+
+type Parameters_<F> = F extends (...args: infer A) => void ? A : never
+
+function socketAddressInfo(uri: string): SocketAddressInfo[] | undefined {
+  if (uri.startsWith('unix:')) return [{ type: 'unix', path: uri.slice(5) }]
+  const match = /^tcp:(?:\[([^\]]*)\]|([^:,]*)):(\d+)/.exec(uri)
+  return match ? [{ type: 'inet', host: match[1] ?? match[2]!, port: match[3]! }] : undefined
+}
