@@ -58,6 +58,7 @@ struct params {
 #define FLAG_NO_EVENT_IDX 4ul
 #define FLAG_NO_INDIRECT 8ul
 #define FLAG_NO_RNG 16ul
+#define FLAG_REARM_TIMER 32ul
 extern volatile struct params params;
 
 /* trap.c */
@@ -66,6 +67,8 @@ u64 now(void);
 u64 alloc_pages(u64 count);      /* zeroed, 1:1 mapped; stops the machine when RAM is used up */
 int probe_read32(u64 address, u32 *value); /* 0 when nothing answers */
 void trap_check(void);           /* reports what the trap handlers noticed since the last call */
+void timer_watch(u64 time);      /* notices that the timer interrupt does not come any more */
+extern u64 timer_rearmed;
 extern volatile u64 tick_count;
 extern volatile u64 timer_next;
 void irq_enable(u32 source, void (*handler)(void));

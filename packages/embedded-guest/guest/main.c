@@ -148,6 +148,7 @@ static void status(void) {
   put_field(" faults=", vtd_faults_expected);
   put_field(" rng=", rng_ops);
   put_field(" ticks=", tick_count);
+  put_field(" rearmed=", timer_rearmed);
   put_field(" errors=", error_count);
   put("\n");
 }
@@ -174,6 +175,7 @@ void supervisor_main(void) {
   next_line = now();
   for (;;) {
     u64 time = now(), ticks = tick_count;
+    timer_watch(time);
     int busy = mem_step();
     disk_step();
     rng_step();
@@ -192,7 +194,7 @@ void supervisor_main(void) {
       if (c == 'v') verdict(0);
       if (c == 's') status();
     }
-    if (busy) continue;
+    if (busy || params.flags & FLAG_REARM_TIMER) continue;
     u64 saved = interrupts_off(); /* wfi wakes for a pending interrupt even so; nothing slips in between */
     if (ticks == tick_count && !disk_ready()) __asm__ volatile("wfi");
     interrupts_restore(saved);

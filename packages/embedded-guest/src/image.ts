@@ -35,6 +35,11 @@ export interface EmbeddedGuestOptions {
   eventIdx?: boolean
   /** Negotiate VIRTIO_F_INDIRECT_DESC. [true] */
   indirect?: boolean
+  /**
+   * Arm the timer again, without calling it an error, when its interrupt does not come any more; and never sleep, so that
+   * this is noticed. Stock QEMU arms no timer when it loads a machine, so a guest that is to arrive there needs it. [false]
+   */
+  rearmTimer?: boolean
   /** What all contents are derived from; 0n takes the device tree's random seed. [0n] */
   seed?: bigint
 }
@@ -107,6 +112,7 @@ export function embeddedGuestImage(options: EmbeddedGuestOptions = {}): Uint8Arr
   for (const [name, bit] of Object.entries(switches)) {
     if (options[name as keyof typeof switches] === false) flags |= bit
   }
+  if (options.rearmTimer) flags |= 32n
   view.setBigUint64(word(12), flags, true)
   if (options.seed !== undefined) {
     const maximum = 2n ** 64n - 1n
