@@ -2,7 +2,7 @@ import { createServer } from 'node:net'
 import type { Logger, Machine } from '@ferryvm/core'
 import { createMigration, type Migration } from '@ferryvm/migration'
 import { createMonitor } from '@ferryvm/monitor'
-import { socket, unixSocket } from '@ferryvm/transport-socket'
+import { tcp, unix } from '@ferryvm/transport-socket'
 import { type Chardev, fileChardev, listen, nullChardev, parseListenAddress, SocketChardev } from './chardev.ts'
 import { type BuiltMachine, buildMachine, driverNames } from './machine-options.ts'
 import type { RunOptions } from './run-options.ts'
@@ -28,7 +28,7 @@ export async function run(options: RunOptions): Promise<void> {
   const { machine, plugins } = built
   const migration = createMigration({
     machine,
-    transports: [socket(), unixSocket(), ...plugins.flatMap((p) => p.transports ?? [])],
+    transports: [tcp(), unix(), ...plugins.flatMap((p) => p.transports ?? [])],
     log,
   })
   machine.on('shutdown', ({ exitCode }) => ended.resolve(exitCode))

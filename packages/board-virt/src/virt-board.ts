@@ -17,7 +17,7 @@ import {
   uart16550,
   virtDeviceTree,
 } from '@ferryvm/devices-virt'
-import { virtioBlk, virtioMmioBus, virtioRng } from '@ferryvm/devices-virtio'
+import { virtioBlk, virtioMmio, virtioRng } from '@ferryvm/devices-virtio'
 import type { BootImage, MachineConfig } from '@ferryvm/machine'
 import { type BootFiles, planBoot, RAM_BASE, type VirtProfile } from './boot-plan.ts'
 
@@ -91,7 +91,7 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
       plic({}, { at: MAP.plic }),
       ...(profile === 'qemu-10.0' ? [fwCfg({ harts }, { at: MAP.fwCfg })] : []),
       testFinisher({}, { at: MAP.finisher }),
-      virtioMmioBus({}, { id: 'virtio-mmio' }),
+      virtioMmio({}, { id: 'virtio-mmio', irq: 1 }),
       gpex({ mmio64Base: Math.ceil((RAM_BASE + ramBytes) / 2 ** 34) * 2 ** 34 }, { id: 'gpex' }),
       uart16550({ chardev: options.serial }, { id: 'serial0', at: MAP.uart, irq: 10 }),
       goldfishRtc({}, { at: MAP.rtc, irq: 11 }),

@@ -266,9 +266,10 @@ class VirtualMachine implements Machine {
       },
       ram: (idstr, sizeBytes, mapping) => {
         const block = this.memory.addBlock(idstr, sizeBytes)
-        const at = mapping?.at ?? placement.at
-        if (mapping && at === undefined) throw new DeviceConfigError(id, `its memory '${idstr}' needs an address (at)`)
-        const handle = mapping && this.physical.addRam(at!, block, mapping.mode, mapping.writes)
+        if (!mapping) return { block, setMode() {} }
+        const at = mapping.at ?? placement.at
+        if (at === undefined) throw new DeviceConfigError(id, `its memory '${idstr}' needs an address (at)`)
+        const handle = this.physical.addRam(at, block, mapping.mode, mapping.writes)
         return { block, setMode: handle.setMode }
       },
       irq: (index = 0) => {
