@@ -1,4 +1,4 @@
-import type { Cpu, HartPort, IrqLine, PhysicalMap, VirtualClock } from '@ferryvm/core'
+import type { Cpu, HartPort, IrqLine, PhysicalMap, SaveStateRegistry, VirtualClock } from '@ferryvm/core'
 import { CSRS } from './csr/csr-table.ts'
 import type { ControlBlock } from './hart/control.ts'
 import { COUNTER, type HartState, IRQ, WORD } from './hart/hart-state.ts'
@@ -8,6 +8,7 @@ import { registerNames, X_NAMES } from './hart/register-names.ts'
 import { resetHart } from './hart/reset.ts'
 import { Pmp } from './mmu/pmp.ts'
 import { Interrupts } from './trap/interrupts.ts'
+import { cpuCommonVmstate, cpuVmstate } from './vmstate/cpu-vmstate.ts'
 import { Request, RunState } from './worker/requests.ts'
 import { markStale, request } from './worker/stale-code.ts'
 
@@ -29,6 +30,11 @@ export class Rv64Cpu implements Cpu {
   readonly harts: readonly HartPort[]
   readonly #states: readonly HartState[]
   readonly #parts: Rv64CpuParts
+  /**
+   * Harts that arrived with SEIP pending. mip does not say whether the interrupt controller or software set it; the
+   * controller's first word after the load decides: if its line is low, it was software.
+   */
+  readonly #seipUnclaimed = new Set<HartState>()
 
   constructor(parts: Rv64CpuParts) {
     this.#parts = parts
@@ -42,6 +48,25 @@ export class Rv64Cpu implements Cpu {
     parts.map.memory.onCodeWrite((page) => {
       for (const hart of this.#states) markStale(mem32, hart, page, true)
     })
+  }
+
+  /** Sections of each hart: `cpu_common`, then `cpu`; the instance is the hart's index. */
+  register(sections: SaveStateRegistry): void {
+    for (const hart of this.#states) {
+      const parts = {
+        hart,
+        profile: this.#parts.profile,
+        pending: () => this.#interrupts(hart).pending(),
+        loaded: (seip: boolean) => {
+          if (seip) this.#seipUnclaimed.add(hart)
+          else this.#seipUnclaimed.delete(hart)
+          request(hart, EVERYTHING)
+        },
+      }
+      for (const vmstate of [cpuCommonVmstate(parts), cpuVmstate(parts)]) {
+        sections.register<any>(vmstate, vmstate.createState(), { instanceId: hart.index })
+      }
+    }
   }
 
   get timeDelta(): bigint {
@@ -155,6 +180,7 @@ export class Rv64Cpu implements Cpu {
 
   #port(hart: HartState): HartPort {
     const wake = () => request(hart, Request.irq)
+    const seipUnclaimed = this.#seipUnclaimed
     return {
       index: hart.index,
       line: (mipBit): IrqLine => ({
@@ -164,6 +190,7 @@ export class Rv64Cpu implements Cpu {
           if (bit === IRQ.SSIP) {
             if (level) Atomics.or(hart.i32, WORD.mip, bit)
           } else {
+            if (bit === IRQ.SEIP && seipUnclaimed.delete(hart) && !level) Atomics.or(hart.i32, WORD.mip, bit)
             const before = level
               ? Atomics.or(hart.i32, WORD.externalIrq, bit)
               : Atomics.and(hart.i32, WORD.externalIrq, ~bit)

@@ -6,7 +6,6 @@ import { DEFAULT_POOL_PAGES, hartAreaBytes, LAYOUT } from './hart/layout.ts'
 import { PROFILES, type ProfileName } from './hart/profile.ts'
 import { NO_RESERVATION, resetHart } from './hart/reset.ts'
 import { Rv64Cpu } from './rv64-cpu.ts'
-import { registerHart } from './vmstate/register.ts'
 import { MmioServer } from './worker/mailbox.ts'
 import { Request } from './worker/requests.ts'
 import { spawnHart } from './worker/spawn.ts'
@@ -98,7 +97,7 @@ async function realize(ctx: CpuContext, count: number, profileName: ProfileName,
         await Promise.all(threads.map((thread) => thread.terminate()))
       },
     })
-    for (const hart of harts) registerHart(ctx.sections, hart, profile, cpu)
+    cpu.register(ctx.sections)
     return cpu
   } catch (error) {
     alive = false
