@@ -1,0 +1,70 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { emu } from './harness/emu.ts'
+
+let folder: string
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'ferryvm-cli-'))
+})
+afterAll(() => rmSync(folder, { recursive: true }))
+
+async function refused(args: string[]): Promise<string> {
+  const process = emu(args)
+  const timer = setTimeout(() => process.child.kill('SIGKILL'), 20_000)
+  const { code } = await process.exited
+  clearTimeout(timer)
+  expect(code, `${args.join(' ')}\n${process.out.stdout}${process.out.stderr}`).toBe(1)
+  expect(process.out.stdout).toBe('')
+  return process.out.stderr.trim()
+}
+
+describe('emu run: what is wrong is said in one line, and the exit status says failure', () => {
+  it.each([
+    [['-M', 'q35'], /-M q35: unsupported machine type \(there is: virt\)/],
+    [['-M', 'virt,profile=qemu-3'], /unknown profile \(there are: qemu-7.2, qemu-10.0\)/],
+    [['-M', 'virt,colour=red'], /unknown machine property/],
+    [['-m', '12Q'], /not a size/],
+    [['-m', '64G'], /at most 3G/],
+    [['-smp', '0'], /1 to 8 harts/],
+    [['-cpu', 'max'], /unsupported CPU model/],
+    [['-kernel', '/nonexistent/Image'], /-kernel \/nonexistent\/Image: ENOENT/],
+    [['-append', 'quiet'], /-append: needs -kernel/],
+    [['-drive', 'file=/nonexistent/disk.img'], /-drive file=\/nonexistent\/disk.img: .*(ENOENT|no such file)/i],
+    [['-drive', 'format=raw'], /file= is missing/],
+    [['-device', 'e1000'], /no such driver \(there are: .*virtio-blk-pci/],
+    [['-device', 'virtio-blk-pci,drive=hd9'], /there is no -drive with id=hd9/],
+    [['-device', 'intel-iommu,aw-bits=40'], /aw-bits/],
+    [['-plugin', './nothing.js'], /--plugin .\/nothing.js: cannot be loaded/],
+    [['-incoming', 'carrier-pigeon:7'], /carrier-pigeon/],
+    [['-serial', 'tcp:nowhere'], /is not unix:PATH or tcp:HOST:PORT/],
+  ])('%j', { timeout: 30_000 }, async (args, message) => {
+    expect(await refused(['run', '-serial', 'none', ...args])).toMatch(message)
+  })
+
+  it('an unknown option names itself', async () => {
+    expect(await refused(['run', '-frobnicate'])).toMatch(/unknown option '--frobnicate'/)
+  })
+
+  it('a port in use names the port', async () => {
+    const server = createServer()
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done))
+    const { port } = server.address() as { port: number }
+    expect(await refused(['run', '-serial', 'none', '-qmp', `tcp:127.0.0.1:${port},server=on`])).toMatch(
+      new RegExp(`cannot listen on tcp:127.0.0.1:${port}: .*EADDRINUSE`),
+    )
+    expect(await refused(['run', '-serial', 'none', '-incoming', `tcp:127.0.0.1:${port}`])).toMatch(String(port))
+    server.close()
+  })
+
+  it('a kernel that is an ELF file of another machine is refused', async () => {
+    const file = join(folder, 'x86.elf')
+    const header = Buffer.alloc(64)
+    header.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1])
+    header.writeUInt16LE(62, 18)
+    writeFileSync(file, header)
+    expect(await refused(['run', '-serial', 'none', '-kernel', file])).toMatch(/not for little-endian RV64/)
+  })
+})

@@ -1,0 +1,68 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { join, resolve } from 'node:path'
+
+export const root = resolve(import.meta.dirname, '../..')
+const main = join(root, 'apps/emu/src/main.ts')
+
+export interface EmuProcess {
+  readonly child: ChildProcess
+  /** All of stdout and stderr so far. */
+  readonly out: { stdout: string; stderr: string }
+  readonly exited: Promise<{ code: number | null; signal: string | null }>
+  type(text: string): void
+  /** Resolves when stdout contains `text` after position `from`; rejects if the process ends first or time runs out. */
+  until(text: string | RegExp, timeoutMs?: number, from?: number): Promise<void>
+}
+
+/** Starts the command line as a user does, from sources. */
+export function emu(args: readonly string[], cwd = root): EmuProcess {
+  const child = spawn(
+    process.execPath,
+    ['--conditions=source', '--disable-warning=ExperimentalWarning', main, ...args],
+    { cwd },
+  )
+  const out = { stdout: '', stderr: '' }
+  const waiting = new Set<() => void>()
+  const wake = () => {
+    for (const w of waiting) w()
+  }
+  child.stdout.setEncoding('utf8').on('data', (t) => ((out.stdout += t), wake()))
+  child.stderr.setEncoding('utf8').on('data', (t) => ((out.stderr += t), wake()))
+  child.stdin.on('error', () => {})
+  let ended = false
+  const exited = new Promise<{ code: number | null; signal: string | null }>((done) =>
+    child.once('close', (code, signal) => {
+      ended = true
+      done({ code, signal })
+      wake()
+    }),
+  )
+  return {
+    child,
+    out,
+    exited,
+    type: (text) => void child.stdin.write(text),
+    until(text, timeoutMs = 30_000, from = 0) {
+      return new Promise((done, reject) => {
+        const look = () => {
+          const rest = out.stdout.slice(from)
+          const found = typeof text === 'string' ? rest.includes(text) : text.test(rest)
+          if (!found && !ended) return
+          clearTimeout(timer)
+          waiting.delete(look)
+          if (found) done()
+          else
+            reject(
+              new Error(`emu ended before printing ${text}\n${out.stdout.slice(-2000)}\n${out.stderr.slice(-2000)}`),
+            )
+        }
+        const timer = setTimeout(() => {
+          waiting.delete(look)
+          reject(new Error(`no ${text} within ${timeoutMs} ms\n${out.stdout.slice(-2000)}\n${out.stderr.slice(-2000)}`))
+        }, timeoutMs)
+        waiting.add(look)
+        look()
+      })
+    },
+  }
+}
