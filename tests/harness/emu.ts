@@ -26,8 +26,12 @@ export function emu(args: readonly string[], cwd = root): EmuProcess {
   const wake = () => {
     for (const w of waiting) w()
   }
-  child.stdout.setEncoding('utf8').on('data', (t) => ((out.stdout += t), wake()))
-  child.stderr.setEncoding('utf8').on('data', (t) => ((out.stderr += t), wake()))
+  for (const name of ['stdout', 'stderr'] as const) {
+    child[name].setEncoding('utf8').on('data', (text) => {
+      out[name] += text
+      wake()
+    })
+  }
   child.stdin.on('error', () => {})
   let ended = false
   const exited = new Promise<{ code: number | null; signal: string | null }>((done) =>
