@@ -92,7 +92,7 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
       ...(profile === 'qemu-10.0' ? [fwCfg({ harts }, { at: MAP.fwCfg })] : []),
       testFinisher({}, { at: MAP.finisher }),
       virtioMmio({}, { id: 'virtio-mmio', irq: 1 }),
-      gpex({ mmio64Base: Math.ceil((RAM_BASE + ramBytes) / 2 ** 34) * 2 ** 34 }, { id: 'gpex' }),
+      gpex({ mmio64Base: Math.ceil((RAM_BASE + ramBytes) / 2 ** 34) * 2 ** 34 }, { id: 'gpex', irq: 32 }),
       uart16550({ chardev: options.serial }, { id: 'serial0', at: MAP.uart, irq: 10 }),
       goldfishRtc({}, { at: MAP.rtc, irq: 11 }),
       pflashCfi01({ idstr: 'virt.flash0' }, { id: 'flash0', at: MAP.flash[0] }),

@@ -57,6 +57,7 @@ export class ConfigSpace {
 
     const command = COMMAND_IO | COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_SERR | COMMAND_INTX_DISABLE
     new DataView(this.wmask.buffer).setUint16(COMMAND, command, true)
+    this.wmask.fill(0xff, FIRST_CAPABILITY) // device-specific bytes are scratch until a capability takes them
     this.wmask[CACHE_LINE] = 0xff
     this.wmask[INTERRUPT_LINE] = 0xff
     this.w1cmask[STATUS + 1] = 0xf9
@@ -107,6 +108,7 @@ export class ConfigSpace {
     this.bytes[CAPABILITY_POINTER] = at
     this.bytes[STATUS]! |= STATUS_CAP_LIST
     this.cmask.fill(0xff, at, at + length)
+    this.wmask.fill(0, at, at + length)
     if (options.writable) this.wmask.set(options.writable, at + 2)
     this.#taken.fill(1, at, at + length)
     this.#powerOn.set(this.bytes)

@@ -109,9 +109,7 @@ function ecam(bus: PciBus): MmioRegion {
     read(offset, size) {
       const at = target(offset)
       if (at && at.register + size <= CONFIG_BYTES) return at.fn.readConfig(at.register, size)
-      // A function that is there has nothing behind its 256 bytes; one that is not there answers all ones.
-      const present = offset < 2 ** ECAM_BUS_SHIFT && bus.function(offset >> ECAM_FUNCTION_SHIFT)
-      return present ? 0 : size === 4 ? 0xffff_ffff : size === 2 ? 0xffff : 0xff
+      return size === 4 ? 0xffff_ffff : size === 2 ? 0xffff : 0xff
     },
     write(offset, size, value) {
       const at = target(offset)

@@ -41,6 +41,8 @@ export interface VirtioBackend {
   readonly queues: readonly VirtioQueuePort[]
   /** What the device and the transport offer together. */
   readonly offeredFeatures: bigint
+  /** The same without what only a legacy driver is shown. */
+  readonly modernFeatures: bigint
   readonly guestFeatures: bigint
   /** Bits that are not offered are dropped; false says that some were. */
   setGuestFeatures(bits: bigint): boolean
@@ -88,6 +90,8 @@ export interface VirtioTransport {
   readonly state: VirtioTransportState
   /** Guest memory as the device sees it. */
   readonly dma: AddressSpace
+  /** False while every access must fail: bus mastering is off. */
+  readonly dmaEnabled: boolean
   /** Call it once, in `realize`, when the queues are known. */
   connect(backend: VirtioBackend): void
   /** Sets bit 0 of isr and interrupts, or sends the queue's message. */

@@ -21,11 +21,6 @@ const QUEUE_DRIVER = 40
 const QUEUE_DEVICE = 48
 const QUEUE_RESET = 58
 
-/** Bits that only a legacy driver is shown: NOTIFY_ON_EMPTY, network GSO, ANY_LAYOUT. */
-const LEGACY_ONLY = (1n << 24n) | (1n << 27n)
-const LEGACY_ONLY_NET = 1n << 6n
-const DEVICE_ID_NET = 1
-
 type AddressKey = 'descLow' | 'descHigh' | 'availLow' | 'availHigh' | 'usedLow' | 'usedHigh'
 const ADDRESSES: Readonly<Record<number, AddressKey>> = {
   [QUEUE_DESC]: 'descLow',
@@ -38,7 +33,6 @@ const ADDRESSES: Readonly<Record<number, AddressKey>> = {
 
 export function commonConfiguration(regs: VirtioPciRegisters, state: VirtioPciState): MmioRegion {
   const { backend } = regs
-  const hidden = LEGACY_ONLY | (backend.deviceId === DEVICE_ID_NET ? LEGACY_ONLY_NET : 0n)
   const selected = () => backend.queues[backend.queueSelect]
   const written = (): ModernQueueState => state.vqs[backend.queueSelect]!
 
@@ -47,7 +41,7 @@ export function commonConfiguration(regs: VirtioPciRegisters, state: VirtioPciSt
       case DEVICE_FEATURE_SELECT:
         return state.dfselect
       case DEVICE_FEATURE:
-        return word(backend.offeredFeatures & ~hidden, state.dfselect)
+        return word(backend.modernFeatures, state.dfselect)
       case DRIVER_FEATURE_SELECT:
         return state.gfselect
       case DRIVER_FEATURE:

@@ -82,10 +82,21 @@ export class VirtioPciTransport implements VirtioTransport {
     this.#slot = slot
     this.#deviceId = request.deviceId
     this.#log = log
-    const { 'disable-legacy': disableLegacy, iommu_platform, vectors, ...unknown } = request.options ?? {}
+    const {
+      'disable-legacy': disableLegacy,
+      'disable-modern': disableModern,
+      ats,
+      iommu_platform,
+      vectors,
+      ...unknown
+    } = request.options ?? {}
     const stranger = Object.keys(unknown)[0]
     if (stranger)
       throw new DeviceConfigError(request.deviceId, `'${stranger}' is not an option of a virtio-pci function`)
+    for (const [name, value] of Object.entries({ 'disable-modern': disableModern, ats })) {
+      if (onOff(request.deviceId, name, value))
+        throw new DeviceConfigError(request.deviceId, `${name}=on is not supported`)
+    }
     this.#disableLegacy = onOff(request.deviceId, 'disable-legacy', disableLegacy)
     const platform = onOff(request.deviceId, 'iommu_platform', iommu_platform)
     if (platform && !this.#disableLegacy) {
@@ -107,6 +118,10 @@ export class VirtioPciTransport implements VirtioTransport {
       write: (address, from) => this.#function.dma.write(address, from),
     }
     this.state = this.#transportState()
+  }
+
+  get dmaEnabled(): boolean {
+    return this.#function.busMaster
   }
 
   connect(backend: VirtioBackend): void {

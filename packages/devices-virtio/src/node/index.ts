@@ -1,0 +1,2 @@
+/** Disks in files. Node only. */
+export { rawFile } from './raw-file.ts'
