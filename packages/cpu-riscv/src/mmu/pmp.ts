@@ -38,7 +38,7 @@ export class Pmp {
     if (this.#config(index) & PMP.L) return false
     const next = index + 1 < this.#entries ? this.#config(index + 1) : 0
     if (next & PMP.L && ((next >> PMP.A_SHIFT) & 3) === A.TOR) return false
-    this.#hart.set(LAYOUT.pmpaddr + index * 8, value & ADDRESS_MASK)
+    this.#hart.set(LAYOUT.pmpaddr + index * 8, value)
     this.update()
     return true
   }
@@ -68,12 +68,12 @@ export class Pmp {
       const config = this.#config(i)
       const mode = (config >> PMP.A_SHIFT) & 3
       if (mode === A.OFF) continue
-      const raw = this.readAddress(i)
+      const raw = this.readAddress(i) & ADDRESS_MASK
       let start = Number(raw)
       let end: number
       if (mode === A.TOR) {
         end = start
-        start = i === 0 ? 0 : Number(this.readAddress(i - 1))
+        start = i === 0 ? 0 : Number(this.readAddress(i - 1) & ADDRESS_MASK)
       } else if (mode === A.NA4) {
         end = start + 1
       } else {

@@ -151,6 +151,19 @@ export class HartCore {
     }
   }
 
+  /** After registers that choose translations were changed from outside. */
+  translationChanged(): void {
+    this.#translation.update()
+  }
+
+  flushTranslations(): void {
+    this.#tlb.flushTranslated()
+  }
+
+  flushAddress(address: bigint): void {
+    this.#tlb.flushPage(Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(32, address >> 32n)))
+  }
+
   /** Only the flush of the write TLB: all that is safe in the middle of an instruction, when another hart waits for it. */
   serveFlush(): void {
     if (Atomics.and(this.#hart.i32, WORD.request, ~Request.flushWrite) & Request.flushWrite) this.#acknowledgeFlush()
