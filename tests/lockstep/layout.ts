@@ -1,0 +1,69 @@
+/**
+ * Where a lockstep image keeps things. Blocks run in M, S or U mode; the lower modes see everything identity mapped with
+ * 2 MiB leaves, the sandbox with 4 KiB ones.
+ */
+export const RAM_BASE = 0x8000_0000
+export const RAM_BYTES = 0x0800_0000
+/** Driver, trap handlers and their context; never writable or executable from U. */
+export const DRIVER = RAM_BASE
+export const CONTEXT = RAM_BASE + 0x10000
+/** Generated blocks, two 2 MiB pages. */
+export const CODE = RAM_BASE + 0x20_0000
+export const CODE_BYTES = 0x40_0000
+/** What loads and stores touch. */
+export const SANDBOX = RAM_BASE + 0x60_0000
+export const SANDBOX_PAGES = 16
+export const SANDBOX_BYTES = SANDBOX_PAGES * 4096
+export const TABLES = RAM_BASE + 0x80_0000
+export const INTEGER_POOL = TABLES
+export const FLOAT_POOL = TABLES + 0x2_0000
+export const POOL_VALUES = 8192
+/** Values read past a wrapped start. */
+export const POOL_SLACK = 64
+export const PAGE_TABLES = TABLES + 0x6_0000
+export const BLOCK_TABLE = TABLES + 0x10_0000
+export const LOG = RAM_BASE + 0x100_0000
+export const TEST_FINISHER = 0x10_0000
+
+/** One entry of the block table; offsets in bytes. */
+export const ENTRY = {
+  code: 0,
+  end: 8,
+  mstatus: 16,
+  satp: 24,
+  medeleg: 32,
+  window: 40,
+  integers: 48,
+  floats: 56,
+  /** One byte for each pass. */
+  fcsr: 64,
+  /** Bits of menvcfg and senvcfg below ENVCFG_MASK. */
+  menvcfg: 72,
+  senvcfg: 80,
+  counteren: 88,
+  bytes: 128,
+} as const
+/** FIOM, CBIE, CBCFE, CBZE. */
+export const ENVCFG_MASK = 0xf1
+export const MAX_PASSES = 8
+/** How far each pass moves the block's window on the pools. */
+export const PASS_STRIDE = 8 * 1013
+
+export const MAX_TRAPS = 8
+export const WINDOW_WORDS = 16
+/** One record of the log, in 64-bit words. */
+export const RECORD = {
+  x: 0, // x1 .. x31
+  f: 31,
+  fcsr: 63,
+  mstatus: 64,
+  trapCount: 65,
+  /** Over all traps, also those past MAX_TRAPS. */
+  trapHash: 66,
+  entry: 67,
+  window: 68,
+  /** cause, epc, tval, status each. */
+  traps: 68 + WINDOW_WORDS,
+  words: 68 + WINDOW_WORDS + 4 * MAX_TRAPS,
+} as const
+export const RECORD_BYTES = RECORD.words * 8

@@ -1,0 +1,76 @@
+/** What the generator knows of an instruction: taken from the table of cpu-riscv, nothing is listed twice. */
+
+export interface Row {
+  readonly name: string
+  readonly extension: string
+  /** How the table writes the operands; see packages/cpu-riscv/src/isa/formats.ts. */
+  readonly syntax: string
+  readonly match: number
+  readonly mask: number
+}
+
+export interface CompressedRow {
+  readonly name: string
+  readonly extension: string
+  readonly match: number
+  readonly mask: number
+  readonly expandsTo: Row
+  readonly operands: (insn: number) => { rd?: number; rs1?: number; rs2?: number; imm?: number }
+  readonly valid: (insn: number) => boolean
+}
+
+export interface RowTable {
+  readonly rows: readonly Row[]
+  readonly compressed: readonly CompressedRow[]
+  /** Is the extension there on the machine that the program is made for? Rows of others are generated, and must trap. */
+  readonly has: (extension: string) => boolean
+}
+
+/** Why a row is not generated, or only where it traps. */
+export const RESTRICTED_ROWS: Readonly<
+  Record<string, { readonly where: 'never' | 'not in M' | 'in U'; readonly reason: string }>
+> = {
+  mret: { where: 'not in M', reason: 'in M it leaves the block; the driver itself enters every block by mret' },
+  sret: { where: 'in U', reason: 'in S it leaves the block; the S handler itself returns by sret' },
+}
+
+/** Encodings of extensions that stock QEMU has and our CPU refuses for now, or that cannot be told from valid ones. */
+export const NOT_ILLEGAL: readonly { readonly match: number; readonly mask: number; readonly reason: string }[] = [
+  { match: 0x0000_4073, mask: 0x0000_707f, reason: 'hypervisor loads and stores' },
+  { match: 0x2200_0073, mask: 0xfe00_707f, reason: 'hfence.vvma' },
+  { match: 0x6200_0073, mask: 0xfe00_707f, reason: 'hfence.gvma' },
+  { match: 0x2600_0073, mask: 0xfe00_707f, reason: 'hinval.vvma' },
+  { match: 0x6600_0073, mask: 0xfe00_707f, reason: 'hinval.gvma' },
+]
+
+export type Kind = 'load' | 'store' | 'amo' | 'lr' | 'cbo' | 'branch' | 'jal' | 'jalr' | 'csr' | 'csri' | 'plain'
+
+const KINDS: Readonly<Record<string, Kind>> = {
+  'd,o(s)': 'load',
+  'D,o(s)': 'load',
+  't,o(s)': 'store',
+  'T,o(s)': 'store',
+  'd,t,(s)': 'amo',
+  'd,(s)': 'lr',
+  '(s)': 'cbo',
+  's,t,p': 'branch',
+  'd,a': 'jal',
+  'd,E,s': 'csr',
+  'd,E,Z': 'csri',
+}
+
+export const kindOf = (row: Row): Kind => (row.name === 'jalr' ? 'jalr' : (KINDS[row.syntax] ?? 'plain'))
+/** Does it write an x register in its rd field? */
+export const writesX = (row: Row): boolean => row.syntax.startsWith('d')
+export const hasRoundingMode = (row: Row): boolean => /,[mM]$/.test(row.syntax)
+/** Bytes of a memory access. */
+export function accessBytes(name: string): number {
+  const letter = /^(?:c\.)?(?:f?[ls]([bhwdq])|(?:amo\w+|lr|sc)\.([wd]))/.exec(name)
+  return { b: 1, h: 2, w: 4, d: 8, q: 16 }[letter?.[1] ?? letter?.[2] ?? 'd'] ?? 8
+}
+
+export function isKnown(table: RowTable, insn: number): boolean {
+  if ((insn & 3) !== 3) return table.compressed.some((r) => (insn & r.mask) === r.match && r.valid(insn))
+  const hit = (r: { match: number; mask: number }): boolean => (insn & r.mask) >>> 0 === r.match >>> 0
+  return table.rows.some(hit) || NOT_ILLEGAL.some(hit)
+}
