@@ -7,7 +7,15 @@ import {
   type Socket,
   type SocketConnectOpts,
 } from 'node:net'
-import type { Channel, Listener, Transport, TransportContext } from '@ferryvm/core'
+import {
+  type Channel,
+  type ChannelFeature,
+  defineTransport,
+  type Listener,
+  type Transport,
+  type TransportContext,
+} from '@ferryvm/core'
+import { fromDuplex } from '@ferryvm/core/node'
 import {
   familyOf,
   formatAddress,
@@ -18,8 +26,8 @@ import {
   type UnixAddress,
 } from './address.ts'
 import { SocketConnectError, SocketListenError } from './errors.ts'
-import { SOCKET_FEATURES, SocketChannel } from './socket-channel.ts'
 
+const FEATURES: ReadonlySet<ChannelFeature> = new Set<ChannelFeature>(['shutdown'])
 const READ_CHUNK_BYTES = 256 * 1024
 
 export interface SocketOptions {
@@ -29,21 +37,21 @@ export interface SocketOptions {
 
 /** `tcp:host:port`. Half-close is a TCP FIN; Nagle's algorithm is off. Spec: protocol.md section 7. */
 export function tcp(options: SocketOptions = {}): Transport<TcpAddress> {
-  return {
+  return defineTransport<TcpAddress>({
     scheme: 'tcp',
-    features: SOCKET_FEATURES,
+    features: FEATURES,
     parseAddress: parseTcpAddress,
     formatAddress,
     connect: (address, { signal }) => dial(address, signal),
     listen: (address, context) => listenTcp(address, options, context),
-  }
+  })
 }
 
 /** `unix:path`. A socket file that nobody listens on any more is replaced; any other file is left alone. */
 export function unix(options: SocketOptions = {}): Transport<UnixAddress> {
-  return {
+  return defineTransport<UnixAddress>({
     scheme: 'unix',
-    features: SOCKET_FEATURES,
+    features: FEATURES,
     parseAddress: parseUnixAddress,
     formatAddress,
     connect: (address, { signal }) => dial(address, signal),
@@ -51,7 +59,7 @@ export function unix(options: SocketOptions = {}): Transport<UnixAddress> {
       await removeStaleSocket(address.path, context.signal)
       return acceptor(address, await bind({ path: address.path }, address, options, context.signal), context.signal)
     },
-  }
+  })
 }
 
 async function dial(address: SocketAddress, signal: AbortSignal): Promise<Channel> {
@@ -83,7 +91,7 @@ async function dial(address: SocketAddress, signal: AbortSignal): Promise<Channe
     }
     const onConnect = () => {
       settle()
-      resolve(new SocketChannel(socket))
+      resolve(fromDuplex(socket))
     }
     const settle = () => {
       socket.off('error', fail)
@@ -169,7 +177,7 @@ function acceptor<A extends SocketAddress>(address: A, server: Server, signal: A
     async *[Symbol.asyncIterator]() {
       while (!closing) {
         const socket = arrived.shift()
-        if (socket) yield new SocketChannel(socket)
+        if (socket) yield fromDuplex(socket)
         else await new Promise<void>((resolve) => (wake = resolve))
       }
     },
