@@ -172,6 +172,7 @@ export {
   type VmstateDescription,
 } from './vmstate/description.ts'
 export type { Field, FieldOptions, FieldTable, Padding, PresenceOptions, StateOf, WireType } from './vmstate/field.ts'
+export { type EmittedVmstateModule, emitVmstateModule } from './vmstate/generated-codec.ts'
 export type { CustomInfo } from './vmstate/row.ts'
 export {
   bool,

@@ -1,9 +1,11 @@
 import type { QEMUFileReader, QEMUFileWriter } from '../qemufile/qemufile.ts'
 import { describeTable } from './describe.ts'
 import type { DescribeOptions, VmstateDescription } from './description.ts'
+import { canGenerate, type EmittedVmstateModule, emittedTable, generatedTable } from './generated-codec.ts'
 import { interpret } from './interpreter.ts'
 import { locateInSection } from './locate.ts'
 import type { Vmstate } from './table.ts'
+import type { TableCodec } from './table-codec.ts'
 
 /**
  * Both engines come from the same table and produce the same bytes; the compliance kit checks it. A page or worker
@@ -26,35 +28,47 @@ export interface VmstateCodec<S> {
 }
 
 export interface CompileOptions {
+  /** Default `auto`: generated code where eval is allowed, else interpreted. */
   engine?: 'auto' | 'interpreted'
+  /** What `emitVmstateModule` wrote for this table, imported. */
+  module?: EmittedVmstateModule
 }
 
-/** The codec of a table; cheap to call again. */
-export function compileVmstate<S>(vmstate: Vmstate<S>, _o: CompileOptions = {}): VmstateCodec<S> {
-  return interpretedCodec(vmstate)
+/**
+ * The codec of a table; cheap to call again. Code is generated when it is first used.
+ * @throws VmstateDefinitionError `module` belongs to another table
+ */
+export function compileVmstate<S>(vmstate: Vmstate<S>, o: CompileOptions = {}): VmstateCodec<S> {
+  if (o.module) {
+    const table = emittedTable(vmstate, o.module)
+    return codecOf(vmstate, 'emitted', () => table)
+  }
+  if (o.engine !== 'interpreted' && canGenerate()) return codecOf(vmstate, 'generated', () => generatedTable(vmstate))
+  return codecOf(vmstate, 'interpreted', () => interpret(vmstate))
 }
 
-function interpretedCodec<S>(vmstate: Vmstate<S>): VmstateCodec<S> {
-  const table = interpret(vmstate)
+function codecOf<S>(vmstate: Vmstate<S>, engine: VmstateCodec<S>['engine'], make: () => TableCodec): VmstateCodec<S> {
+  let made: TableCodec | undefined
+  const table = (): TableCodec => (made ??= make())
   return {
-    engine: 'interpreted',
+    engine,
     save(state, out) {
       try {
-        table.save(state, out, vmstate.version)
+        table().save(state, out, vmstate.version)
       } catch (error) {
         throw locateInSection(error, vmstate.name)
       }
     },
     *load(state, input, version) {
       try {
-        yield* table.load(state, input, version)
+        yield* table().load(state, input, version)
       } catch (error) {
         throw locateInSection(error, vmstate.name)
       }
     },
     describe(state, options) {
       try {
-        return describeTable(table, state, options)
+        return describeTable(interpret(vmstate), state, options)
       } catch (error) {
         throw locateInSection(error, vmstate.name)
       }

@@ -181,5 +181,5 @@ function isCompressible(row: Row): boolean {
   if (row.when) return false
   if (row.element.kind !== 'struct' || row.element.version !== undefined) return true
   const table = interpret(row.element.vmstate)
-  return !table.hasSubsections && table.rows.every((child) => isCompressible(child.row))
+  return table.subsections.length === 0 && table.rows.every((child) => isCompressible(child.row))
 }

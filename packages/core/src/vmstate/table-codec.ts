@@ -39,8 +39,10 @@ export interface TableCodec {
   readonly rows: readonly RowCodec[]
   readonly subsections: readonly SubsectionCodec[]
   readonly hooks: VmstateHooks<any>
-  /** False: there is no subsection list at all, which is what makes an array of it compressible in the description. */
-  readonly hasSubsections: boolean
+  /** Rows only: no hooks, no subsections. Replaced by what was generated. */
+  putRows(state: any, out: QEMUFileWriter, version: number): void
+  loadRows(state: any, input: QEMUFileReader, version: number): Generator<number, void>
+  loadSubsections(state: any, input: QEMUFileReader): Generator<number, void>
   save(state: any, out: QEMUFileWriter, version: number): void
   load(state: any, input: QEMUFileReader, version: number): Generator<number, void>
   /** Without the check of the version range. */
