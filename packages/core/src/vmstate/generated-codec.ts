@@ -1,4 +1,4 @@
-import { VmstateDefinitionError, type VmstateTruncatedError } from '../errors/vmstate-error.ts'
+import { VmstateDefinitionError } from '../errors/vmstate-error.ts'
 import type { QEMUFileReader } from '../qemufile/qemufile.ts'
 import type { TableOf } from './elements.ts'
 import { collectUnits, generateSource } from './generator.ts'
@@ -27,12 +27,25 @@ const runtime = {
     for (let r = first; r < row; r++) offset += rows[r]!.bytes!
     return locateInRow(error, rows[row]!.key, offset)
   },
-  /** The stream ended inside of a run: names the row that it ended in. */
-  truncated(rows: readonly RowCodec[], first: number, last: number, input: QEMUFileReader): VmstateTruncatedError {
-    let left = input.available
-    let r = first
-    while (r < last && rows[r]!.bytes! <= left) left -= rows[r++]!.bytes!
-    return truncated(rows[r]!.key, input.position + input.available - left, rows[r]!.bytes!, left)
+  /** The stream ended inside of a run: loads the rows that are there, as the interpreter does, up to the one that is not. */
+  short(
+    rows: readonly RowCodec[],
+    first: number,
+    last: number,
+    state: any,
+    input: QEMUFileReader,
+    version: number,
+  ): void {
+    for (let r = first; r <= last; r++) {
+      const row = rows[r]!
+      const offset = input.position
+      try {
+        if (input.available < row.bytes!) throw truncated('', offset, row.bytes!, input.available)
+        row.take!(state, input, version)
+      } catch (error) {
+        throw locateInRow(error, row.key, offset)
+      }
+    }
   },
   truncatedRow: (bytes: number, input: QEMUFileReader) => truncated('', input.position, bytes, input.available),
 }

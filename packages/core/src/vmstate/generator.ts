@@ -72,7 +72,7 @@ function unitSource(table: TableCodec, n: number, units: readonly TableCodec[], 
   const closeRun = (): void => {
     if (!run) return
     lines.push(...runSource(n, run, rows, table.version))
-    body.push(`  ${ensureSource(n, run)}; run${n}_${run.first}(s, i)`)
+    body.push(`  ${ensureSource(n, table.version, run)}; run${n}_${run.first}(s, i)`)
     run = undefined
   }
   rows.forEach((row, r) => {
@@ -91,8 +91,8 @@ function unitSource(table: TableCodec, n: number, units: readonly TableCodec[], 
   return lines.join('\n')
 }
 
-const ensureSource = (n: number, { first, last, bytes }: Run): string =>
-  `if (i.available < ${bytes}) { yield ${bytes}; if (i.available < ${bytes}) throw rt.truncated(R${n}, ${first}, ${last}, i) }`
+const ensureSource = (n: number, version: number, { first, last, bytes }: Run): string =>
+  `if (i.available < ${bytes}) { yield ${bytes}; if (i.available < ${bytes}) rt.short(R${n}, ${first}, ${last}, s, i, ${version}) }`
 
 /** A plain function per run: generators are not optimized as well. */
 function runSource(n: number, { first, last }: Run, rows: readonly RowCodec[], version: number): string[] {
@@ -219,7 +219,7 @@ function loadSource(
   const flat = child && flatRun(child)
   if (!child || !flat || child.hooks.preLoad || child.hooks.postLoad || !ownVersion(row.row, child.version)) return call
   const direct = [
-    `if (i.available <= ${flat.bytes}) { yield ${flat.bytes + 1}; if (i.available < ${flat.bytes}) throw rt.truncated(R${c}, 0, ${flat.last}, i) }`,
+    `if (i.available <= ${flat.bytes}) { yield ${flat.bytes + 1}; if (i.available < ${flat.bytes}) rt.short(R${c}, 0, ${flat.last}, x, i, ${child.version}) }`,
     child.rows.length > 0 ? `run${c}_0(x, i)` : '',
     `if (i.peekByte(0) === 5) yield* U[${c}].loadSubsections(x, i)`,
   ].join('; ')
