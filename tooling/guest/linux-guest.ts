@@ -29,7 +29,7 @@ export interface LinuxGuest {
 
 /** The files, or undefined when they have to be fetched first. @param kernel prefix of its version, `6.12` or `7.2` */
 export function findLinuxGuest(kernel = '6.12'): LinuxGuest | undefined {
-  return fromShared(kernel) ?? fromCache(kernel)
+  return fromShared(kernel) ?? findFetchedGuest(kernel)
 }
 
 /** Why tests with Linux cannot run here, in one line; undefined when they can. */
@@ -44,13 +44,17 @@ function fromShared(version: string): LinuxGuest | undefined {
   const packed = readdirSync(sharedGuest).find((name) => name.startsWith('vmlinu') && name.includes(`-${version}`))
   const busybox = join(sharedGuest, 'busybox')
   if (!packed || !existsSync(busybox)) return undefined
-  const modules = join(sharedGuest, version.startsWith('6.12') ? 'modules' : `modules-${version}`)
   const kernelVersion = packed.replace(/^vmlinu[xz]-/, '').replace(/\.zst$/, '')
+  const modules = join(
+    sharedGuest,
+    kernelVersion.startsWith('6.12') ? 'modules' : `modules-${/^\d+\.\d+/.exec(kernelVersion)}`,
+  )
   const kernel = packed.endsWith('.zst') ? unpack(join(sharedGuest, packed)) : join(sharedGuest, packed)
   return { kernel, kernelVersion, busybox, modules, opensbi: findOpensbi() }
 }
 
-function fromCache(version: string): LinuxGuest | undefined {
+/** Only what was fetched into `.cache/guest`. @param version prefix of the kernel's version */
+export function findFetchedGuest(version = ''): LinuxGuest | undefined {
   if (!existsSync(guestCache)) return undefined
   const name = readdirSync(guestCache).find((entry) => entry.startsWith(`vmlinux-${version}`))
   const busybox = join(guestCache, 'busybox')
