@@ -48,13 +48,17 @@ export interface EmbeddedGuestOptions {
 export class GuestParameterError extends RangeError {
   readonly code = 'FERRY_GUEST_PARAMETER'
   override readonly name = 'GuestParameterError'
-  constructor(
-    readonly parameter: string,
-    readonly value: number | bigint,
-    readonly minimum: number | bigint,
-    readonly maximum: number | bigint,
-  ) {
+  readonly parameter: string
+  readonly value: number | bigint
+  readonly minimum: number | bigint
+  readonly maximum: number | bigint
+
+  constructor(parameter: string, value: number | bigint, minimum: number | bigint, maximum: number | bigint) {
     super(`embedded guest: ${parameter} is ${value}; it must be an integer from ${minimum} to ${maximum}`)
+    this.parameter = parameter
+    this.value = value
+    this.minimum = minimum
+    this.maximum = maximum
   }
 }
 
