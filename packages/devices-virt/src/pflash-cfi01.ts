@@ -34,7 +34,6 @@ const LOCK_SET = 0x01
 
 const STATUS_READY = 0x80
 const STATUS_PROGRAM_ERROR = 0x10
-const STATUS_ERASE_ERROR = 0x20
 
 const BANK_BYTES = 32 * 2 ** 20
 const BANK_WIDTH = 4
@@ -166,6 +165,7 @@ class PflashCfi01 implements Device {
       case PROGRAM:
       case PROGRAM_ALSO:
       case LOCK:
+      case CFI_QUERY:
         s.wcycle = 1
         break
       case ERASE: {
@@ -186,7 +186,6 @@ class PflashCfi01 implements Device {
         return
       case READ_STATUS:
       case READ_ID:
-      case CFI_QUERY:
         break
       default:
         this.#unknown(command)
@@ -210,10 +209,7 @@ class PflashCfi01 implements Device {
           s.status |= STATUS_READY
           s.wcycle = 0
         } else if (command === READ_ARRAY) this.#readArray()
-        else {
-          s.status |= STATUS_ERASE_ERROR
-          this.#unknown(command)
-        }
+        else this.#unknown(command)
         break
       case LOCK:
         if (command === CONFIRM || command === LOCK_SET) {
@@ -222,10 +218,15 @@ class PflashCfi01 implements Device {
         } else if (command === READ_ARRAY) this.#readArray()
         else this.#unknown(command)
         break
+      case CFI_QUERY:
+        // Only this ends a query.
+        if (command === READ_ARRAY) this.#readArray()
+        break
       case BUFFERED_WRITE:
-        // Number of data cycles less one, in the width of one device.
+        // Number of data cycles less one, in the width of one device. Where this is written is the block.
         s.counter = value & 0xffff
-        s.blk_offset = NO_BLOCK
+        s.blk_offset = offset - (offset % WRITE_BUFFER_BYTES)
+        s.blk_bytes.set(this.#block.bytes.subarray(s.blk_offset, s.blk_offset + WRITE_BUFFER_BYTES))
         s.wcycle = 2
         break
       default:
@@ -235,11 +236,8 @@ class PflashCfi01 implements Device {
 
   #bufferedData(offset: number, bytes: number, value: number): void {
     const s = this.#ctx.state
-    if (s.blk_offset === NO_BLOCK) {
-      s.blk_offset = offset - (offset % WRITE_BUFFER_BYTES)
-      s.blk_bytes.set(this.#block.bytes.subarray(s.blk_offset, s.blk_offset + WRITE_BUFFER_BYTES))
-    }
-    if (offset >= s.blk_offset && offset + bytes <= s.blk_offset + WRITE_BUFFER_BYTES) {
+    // (A stream can say that data comes and not for which block.)
+    if (s.blk_offset !== NO_BLOCK && offset >= s.blk_offset && offset + bytes <= s.blk_offset + WRITE_BUFFER_BYTES) {
       storeBytes(s.blk_bytes, offset - s.blk_offset, bytes, value)
     } else s.status |= STATUS_PROGRAM_ERROR
     if (s.counter === 0) s.wcycle = 3
@@ -253,11 +251,14 @@ class PflashCfi01 implements Device {
       this.#unknown(command)
       return
     }
-    if (s.blk_offset !== NO_BLOCK && !(s.status & STATUS_PROGRAM_ERROR)) {
-      this.#block.bytes.set(s.blk_bytes, s.blk_offset)
-      this.#written(s.blk_offset, WRITE_BUFFER_BYTES)
-    }
+    const at = s.blk_offset
     s.blk_offset = NO_BLOCK
+    if (at === NO_BLOCK || s.status & STATUS_PROGRAM_ERROR) {
+      this.#readArray()
+      return
+    }
+    this.#block.bytes.set(s.blk_bytes, at)
+    this.#written(at, WRITE_BUFFER_BYTES)
     s.status |= STATUS_READY
     s.wcycle = 0
   }
