@@ -54,6 +54,7 @@ export function decodeDescriptor(low: bigint, high: bigint): Invalidation | unde
     case DEVICE_IOTLB:
       return low & 0xffff_0000_ffe0_fff0n || high & 0xffen ? undefined : { kind: 'nothing' }
     case INTERRUPT:
+      return low & 0xffff_0000_07ff_ffe0n || high ? undefined : { kind: 'nothing' }
     case PASID_IOTLB:
     case PASID_CACHE:
       return { kind: 'nothing' }
