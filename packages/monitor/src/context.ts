@@ -1,0 +1,54 @@
+import type { Machine } from '@ferryvm/core'
+import type { Migration } from '@ferryvm/migration'
+
+/** One drive, for `query-block` and `info block`. */
+export interface BlockInfo {
+  readonly device: string
+  /** Path of the image; absent: no medium. */
+  readonly file?: string
+  readonly readOnly: boolean
+}
+/** One character device, for `query-chardev`. */
+export interface ChardevInfo {
+  readonly label: string
+  readonly filename: string
+  readonly 'frontend-open': boolean
+}
+export interface MonitorVersion {
+  readonly major: number
+  readonly minor: number
+  readonly micro: number
+  /** Names this program and its own version. */
+  readonly package: string
+}
+
+export interface MonitorOptions {
+  readonly machine: Machine
+  readonly migration: Migration
+  /** `-name` */
+  readonly name?: string
+  /** As text, 8-4-4-4-12. */
+  readonly uuid?: string
+  readonly blocks?: () => readonly BlockInfo[]
+  readonly chardevs?: () => readonly ChardevInfo[]
+  /** Clients decide by it what the protocol can do; the default is the version whose protocol this is. */
+  readonly version?: MonitorVersion
+  /**
+   * A guest that was asked for with `migrate-incoming` could not be loaded, and the command did not say
+   * `exit-on-error: false`. Default: prints the reason on stderr and shuts the machine down with exit code 1.
+   */
+  readonly onIncomingFailed?: (error: Error) => void
+}
+
+/** What commands work with. */
+export interface MonitorContext {
+  readonly machine: Machine
+  readonly migration: Migration
+  readonly name: string | undefined
+  readonly uuid: string | undefined
+  readonly version: MonitorVersion
+  blocks(): readonly BlockInfo[]
+  chardevs(): readonly ChardevInfo[]
+  incomingFailed(error: Error): void
+  executeHmp(line: string): Promise<string>
+}

@@ -1,0 +1,169 @@
+import type { MonitorContext } from '../context.ts'
+import { MonitorCommandError } from '../errors.ts'
+import { cont, migrateIncoming, pmemsave, stop } from '../run-control.ts'
+import { type HmpCommand, onOff, parseNumber, splitWords, wanted } from './hmp-command.ts'
+import { infoCommands } from './info-commands.ts'
+import { dumpMemory } from './memory-dump.ts'
+
+const find = (table: readonly HmpCommand[], name: string) =>
+  table.find((c) => c.name === name || c.aliases?.includes(name))
+
+const hmpCommands: readonly HmpCommand[] = [
+  { name: 'help', aliases: ['?'], args: '[command]', help: 'this list', run: (_, [name]) => help(name) },
+  {
+    name: 'info',
+    args: '[subject]',
+    help: 'show something; alone: what there is to show',
+    run(context, [subject, ...words], rest) {
+      if (subject === undefined) return helpLines(infoCommands, 'info ')
+      const found = find(infoCommands, subject)
+      if (!found) throw new MonitorCommandError(`there is no "info ${subject}"; try "info"`)
+      return found.run(context, words, rest.slice(subject.length).trimStart())
+    },
+  },
+  {
+    name: 'stop',
+    aliases: ['s'],
+    args: '',
+    help: 'stop the guest',
+    run: (context) => stop(context).then(() => undefined),
+  },
+  { name: 'cont', aliases: ['c'], args: '', help: 'let the guest go on', run: (context) => void cont(context) },
+  {
+    name: 'quit',
+    aliases: ['q'],
+    args: '',
+    help: 'end the emulator',
+    run: ({ machine }) => void machine.shutdown('host-qmp-quit'),
+  },
+  {
+    name: 'system_reset',
+    args: '',
+    help: 'reset the machine',
+    run: ({ machine }) => machine.reset().then(() => undefined),
+  },
+  {
+    name: 'system_powerdown',
+    args: '',
+    help: 'press the power button',
+    run: ({ machine }) => void machine.powerdown(),
+  },
+  {
+    name: 'migrate',
+    args: '[-d] uri',
+    help: 'move the guest to another emulator (-d: do not wait for the end)',
+    async run({ migration }, words) {
+      const flags = words.filter((w) => w.startsWith('-'))
+      const unknown = flags.find((f) => f !== '-d')
+      if (unknown) throw new MonitorCommandError(`option ${unknown} is not supported`)
+      const { done } = migration.start(
+        wanted(
+          words.filter((w) => !w.startsWith('-')),
+          0,
+          'uri',
+        ),
+      )
+      if (!flags.includes('-d')) await done
+      return undefined
+    },
+  },
+  {
+    name: 'migrate_cancel',
+    args: '',
+    help: 'give the migration up; the guest stays',
+    run: ({ migration }) => void migration.cancel(),
+  },
+  {
+    name: 'migrate_continue',
+    args: 'state',
+    help: 'go on from pre-switchover',
+    run({ migration }, [state]) {
+      if (state !== 'pre-switchover' || migration.status !== state) {
+        throw new MonitorCommandError(`the migration is in state ${migration.status}`)
+      }
+      migration.continueSwitchover()
+      return undefined
+    },
+  },
+  {
+    name: 'migrate_incoming',
+    args: 'uri',
+    help: 'wait for a guest (after -incoming defer)',
+    run: (context, words) => migrateIncoming(context, wanted(words, 0, 'uri')).then(() => undefined),
+  },
+  {
+    name: 'migrate_set_capability',
+    args: 'capability on|off',
+    help: 'switch a capability of the migration',
+    run({ migration }, words) {
+      const capability = wanted(words, 0, 'capability')
+      migration.setCapabilities([{ capability, state: onOff(capability, words[1]) }])
+      return undefined
+    },
+  },
+  {
+    name: 'migrate_set_parameter',
+    args: 'parameter value',
+    help: 'set a parameter of the migration (max-bandwidth in MiB/s unless it has a suffix)',
+    run: ({ migration }, words) =>
+      void migration.setParameterText(wanted(words, 0, 'parameter').replaceAll('_', '-'), wanted(words, 1, 'value')),
+  },
+  {
+    name: 'xp',
+    args: '/fmt addr',
+    help: 'show physical memory, e.g. xp /4xw 0x80000000',
+    run: ({ machine }, words) => dumpMemory(machine, words),
+  },
+  {
+    name: 'x',
+    args: '/fmt addr',
+    help: 'show memory as hart 0 addresses it; without address translation only',
+    async run({ machine }, words) {
+      if (machine.runState === 'running') throw new MonitorCommandError('stop the guest first')
+      if (machine.cpu.readRegister(0, 'satp') >> 60n !== 0n) {
+        throw new MonitorCommandError('hart 0 translates addresses; use xp with a physical address')
+      }
+      return dumpMemory(machine, words)
+    },
+  },
+  {
+    name: 'pmemsave',
+    args: 'addr size file',
+    help: 'save physical memory into a file',
+    async run(context, words) {
+      const address = parseNumber(wanted(words, 0, 'addr'), 'addr')
+      const size = parseNumber(wanted(words, 1, 'size'), 'size')
+      await pmemsave(context, address, size, wanted(words, 2, 'file'))
+      return undefined
+    },
+  },
+]
+
+function helpLines(table: readonly HmpCommand[], prefix = ''): string {
+  return table
+    .map(
+      ({ name, aliases, args, help: text }) =>
+        `${prefix}${[name, ...(aliases ?? [])].join('|')}${args && ` ${args}`} -- ${text}\n`,
+    )
+    .join('')
+}
+
+function help(name: string | undefined): string {
+  if (name === undefined) return helpLines(hmpCommands)
+  if (name === 'info') return helpLines(infoCommands, 'info ')
+  const found = find(hmpCommands, name)
+  return found ? helpLines([found]) : ''
+}
+
+/** Runs one line. Never rejects: what went wrong is printed, as at a terminal. */
+export async function executeHmp(context: MonitorContext, line: string): Promise<string> {
+  try {
+    const [name, ...words] = splitWords(line)
+    if (name === undefined) return ''
+    const command = find(hmpCommands, name)
+    if (!command) return `unknown command: '${name}'\n`
+    return (await command.run(context, words, line.trim().slice(name.length).trimStart())) ?? ''
+  } catch (error) {
+    return `Error: ${error instanceof Error ? error.message : String(error)}\n`
+  }
+}

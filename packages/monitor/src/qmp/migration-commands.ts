@@ -1,0 +1,97 @@
+import type { MigrationStatus } from '@ferryvm/migration'
+import { z } from 'zod'
+import { MonitorCommandError } from '../errors.ts'
+import { migrateIncoming } from '../run-control.ts'
+import { command, type QmpCommand } from './define-command.ts'
+
+const channel = z.strictObject({
+  'channel-type': z.enum(['main', 'cpr']),
+  addr: z.looseObject({ transport: z.string() }),
+})
+const channels = z.array(channel).optional()
+
+/** Spec: protocol.md sections 2 to 4. */
+export const migrationCommands: readonly QmpCommand[] = [
+  command(
+    'migrate',
+    {
+      uri: z.string().optional(),
+      channels,
+      detach: z.boolean().optional(),
+      resume: z.boolean().optional(),
+      blk: z.boolean().optional(),
+      inc: z.boolean().optional(),
+    },
+    ({ migration }, args) => {
+      if (args.blk || args.inc)
+        throw new MonitorCommandError('block migration is not available; give both sides the same disk')
+      if (args.resume) throw new MonitorCommandError('no paused postcopy migration could be resumed')
+      migration.start(uriOf(args.uri, args.channels))
+    },
+  ),
+  command('migrate_cancel', {}, ({ migration }) => migration.cancel()),
+  command(
+    'migrate-incoming',
+    { uri: z.string().optional(), channels, 'exit-on-error': z.boolean().optional() },
+    (context, args) => migrateIncoming(context, uriOf(args.uri, args.channels), args['exit-on-error']),
+  ),
+  command('migrate-continue', { state: z.string() }, ({ migration }, { state }) => {
+    if (state !== migration.status)
+      throw new MonitorCommandError(`the migration is in state ${migration.status}, not ${state}`)
+    if (state !== ('pre-switchover' satisfies MigrationStatus)) {
+      throw new MonitorCommandError(`there is nothing to continue in state ${state}`)
+    }
+    migration.continueSwitchover()
+  }),
+  command('migrate-start-postcopy', {}, () => {
+    throw new MonitorCommandError('postcopy-ram was not enabled before the migration started')
+  }),
+  command('migrate-pause', {}, () => {
+    throw new MonitorCommandError('only a postcopy migration can be paused')
+  }),
+  command('migrate-recover', { uri: z.string() }, () => {
+    throw new MonitorCommandError('no paused postcopy migration waits here')
+  }),
+  {
+    name: 'migrate-set-parameters',
+    // Names and ranges are the migration's own table.
+    args: z.record(z.string(), z.unknown()),
+    run: ({ migration }, args) => migration.setParameters(args),
+  },
+  command('query-migrate-parameters', {}, ({ migration }) => migration.parameters),
+  command(
+    'migrate-set-capabilities',
+    { capabilities: z.array(z.strictObject({ capability: z.string(), state: z.boolean() })) },
+    ({ migration }, { capabilities }) => migration.setCapabilities(capabilities),
+  ),
+  command('query-migrate-capabilities', {}, ({ migration }) => migration.capabilities),
+  command('query-migrate', {}, ({ migration }) => migration.info()),
+]
+
+function uriOf(uri: string | undefined, list: z.infer<typeof channels>): string {
+  if ((uri === undefined) === (list === undefined))
+    throw new MonitorCommandError('exactly one of "uri" and "channels" is needed')
+  if (uri !== undefined) return uri
+  if (list!.length !== 1 || list![0]!['channel-type'] !== 'main') {
+    throw new MonitorCommandError('exactly one channel is supported, of type main')
+  }
+  const { transport, ...addr } = list![0]!.addr as { transport: string; [member: string]: unknown }
+  const text = (member: string): string => {
+    if (typeof addr[member] === 'string') return addr[member]
+    throw new MonitorCommandError(`Parameter 'channels.[0].addr.${member}' is missing`)
+  }
+  switch (transport) {
+    case 'socket':
+      if (addr.type === 'unix') return `unix:${text('path')}`
+      if (addr.type === 'fd') return `fd:${text('str')}`
+      if (addr.type === 'inet') {
+        const host = text('host')
+        return `tcp:${host.includes(':') ? `[${host}]` : host}:${text('port')}`
+      }
+      throw new MonitorCommandError(`socket type "${String(addr.type)}" is not supported`)
+    case 'file':
+      return `file:${text('filename')}`
+    default:
+      throw new MonitorCommandError(`transport "${transport}" is not available here`)
+  }
+}
