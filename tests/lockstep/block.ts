@@ -3,7 +3,7 @@ import { Assembler } from './assembler.ts'
 import type { CsrRule, Mode } from './csrs.ts'
 import type { Random } from './random.ts'
 import type { CompressedRow, Row, RowTable } from './rows.ts'
-import { accessBytes, hasRoundingMode, isKnown, kindOf, RESTRICTED_ROWS, writesX } from './rows.ts'
+import { accessBytes, floatHalves, hasRoundingMode, isKnown, kindOf, RESTRICTED_ROWS, writesX } from './rows.ts'
 import { integerValue } from './values.ts'
 
 export interface EmittedInsn {
@@ -17,12 +17,16 @@ export interface BlockContext {
   readonly mode: Mode
   /** Some exceptions go to the S handler. */
   readonly delegated: boolean
+  /** On entry. */
+  readonly mstatus: bigint
   /** x3 while the block runs: a place in the sandbox. */
   readonly window: number
   readonly csrs: readonly CsrRule[]
 }
 
 const GP = 3
+/** mstatus.TW */
+const TW = 1n << 21n
 /** Places that do not answer, and ones where an access wraps or leaves what is mapped. */
 const BAD_ADDRESSES: readonly bigint[] = [
   0n,
@@ -49,17 +53,20 @@ const encodeJal = (row: Row, rd: number, o: number): number =>
     (rd << 7)) >>>
   0
 
-/** All encodings of a compressed row, for the rows whose immediate must be something in particular. */
+const bitCount = (n: number): number => n.toString(2).replaceAll('0', '').length
+
+/** All encodings of a compressed row, without those that a row with more fixed bits takes away (c.mv and c.jr). */
 const encodings = new WeakMap<CompressedRow, number[]>()
-function encodingsOf(row: CompressedRow): number[] {
+function encodingsOf(row: CompressedRow, all: readonly CompressedRow[]): number[] {
   let list = encodings.get(row)
   if (!list) {
     list = []
     const free = ~row.mask & 0xffff
+    const finer = all.filter((other) => bitCount(other.mask) > bitCount(row.mask))
     let bits = 0
     do {
       const insn = row.match | bits
-      if (row.valid(insn)) list.push(insn)
+      if (row.valid(insn) && !finer.some((other) => (insn & other.mask) === other.match)) list.push(insn)
       bits = (bits - free) & free // the next subset of the free bits
     } while (bits !== 0)
     encodings.set(row, list)
@@ -156,6 +163,7 @@ export class BlockBuilder {
       if (restriction.where === 'never') return
       if (restriction.where === 'not in M' && mode === 'M') return
       if (restriction.where === 'in U' && mode !== 'U') return
+      if (restriction.where === 'not in S, except with TW' && mode === 'S' && !(this.#context.mstatus & TW)) return
     }
     let bits = (row.match | (r.u32() & ~row.mask)) >>> 0
     const setRd = (rd: number): void => {
@@ -165,6 +173,7 @@ export class BlockBuilder {
       bits = ((bits & ~0xf8000) | (rs1 << 15)) >>> 0
     }
     if (writesX(row)) setRd(this.#destination())
+    if (/[DSTR]/.test(row.syntax)) bits = this.#floatOperands(row, bits)
     if (hasRoundingMode(row)) {
       const rm = r.chance(0.04) ? 5 + r.below(2) : r.chance(0.4) ? 7 : r.below(5)
       bits = ((bits & ~0x7000) | (rm << 12)) >>> 0
@@ -201,9 +210,27 @@ export class BlockBuilder {
     this.emit(4, bits, row.name)
   }
 
+  /** f registers that usually hold the row's format, and now and then neighbours, whose values are related. */
+  #floatOperands(row: Row, insn: number): number {
+    const r = this.#random
+    const halves = floatHalves(row.name)
+    const register = (half: number): number => (r.chance(0.9) ? half + r.below(16) : r.below(32))
+    let bits = insn
+    const put = (shift: number, x: number): void => {
+      bits = ((bits & ~(31 << shift)) | (x << shift)) >>> 0
+    }
+    const source = register(halves.sources)
+    const other = (): number => (r.chance(0.25) ? (source + r.below(3)) & 31 : register(halves.sources))
+    if (row.syntax.includes('D')) put(7, register(halves.destination))
+    if (row.syntax.includes('S')) put(15, source)
+    if (row.syntax.includes('T')) put(20, other())
+    if (row.syntax.includes('R')) put(27, other())
+    return bits
+  }
+
   compressed(row: CompressedRow) {
     const r = this.#random
-    const list = encodingsOf(row)
+    const list = encodingsOf(row, this.#table.compressed)
     const kind = kindOf(row.expandsTo)
     const usable = (insn: number): boolean => {
       const operands = row.operands(insn)

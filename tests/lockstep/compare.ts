@@ -1,6 +1,7 @@
 /** Compares two logs record by record and says where they part. */
 import { MAX_TRAPS, RECORD, RECORD_BYTES, WINDOW_WORDS } from './layout.ts'
 import type { LockstepProgram } from './program.ts'
+import type { MemoryRange } from './qemu.ts'
 
 export interface Mismatch {
   readonly block: number
@@ -38,6 +39,24 @@ export function compareLogs(program: LockstepProgram, theirs: Uint8Array, ours: 
     }
   }
   return mismatches
+}
+
+/** @returns the addresses of the first few 64-bit words that differ, with both values */
+export function compareMemory(
+  ranges: readonly MemoryRange[],
+  theirs: readonly Uint8Array[],
+  ours: readonly Uint8Array[],
+): string[] {
+  const differences: string[] = []
+  for (const [n, { address, bytes }] of ranges.entries()) {
+    const a = new DataView(theirs[n]!.buffer, theirs[n]!.byteOffset, bytes)
+    const b = new DataView(ours[n]!.buffer, ours[n]!.byteOffset, bytes)
+    for (let at = 0; at < bytes && differences.length < 20; at += 8) {
+      const [x, y] = [a.getBigUint64(at, true), b.getBigUint64(at, true)]
+      if (x !== y) differences.push(`${(address + at).toString(16)}: QEMU ${x.toString(16)}, ours ${y.toString(16)}`)
+    }
+  }
+  return differences
 }
 
 /** @param disassemble text of one instruction; without it only the bits are shown */

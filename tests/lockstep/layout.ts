@@ -16,8 +16,10 @@ export const SANDBOX_PAGES = 16
 export const SANDBOX_BYTES = SANDBOX_PAGES * 4096
 export const TABLES = RAM_BASE + 0x80_0000
 export const INTEGER_POOL = TABLES
-export const FLOAT_POOL = TABLES + 0x2_0000
-export const POOL_VALUES = 8192
+export const FLOAT_POOL = TABLES + 0x3_0000
+export const POOL_VALUES = 16384
+/** f0 to f15 usually hold singles, f16 to f31 doubles: the float pool alternates by this many, and offsets are multiples. */
+export const FLOAT_ALIGN = 8 * 32
 /** Values read past a wrapped start. */
 export const POOL_SLACK = 64
 export const PAGE_TABLES = TABLES + 0x6_0000
@@ -47,7 +49,7 @@ export const ENTRY = {
 export const ENVCFG_MASK = 0xf1
 export const MAX_PASSES = 8
 /** How far each pass moves the block's window on the pools. */
-export const PASS_STRIDE = 8 * 1013
+export const PASS_STRIDE = FLOAT_ALIGN * 31
 
 export const MAX_TRAPS = 8
 export const WINDOW_WORDS = 16
@@ -67,3 +69,9 @@ export const RECORD = {
   words: 68 + WINDOW_WORDS + 4 * MAX_TRAPS,
 } as const
 export const RECORD_BYTES = RECORD.words * 8
+
+/** Compared at the end of a run: what stores left behind, and the page tables with the bits that translation set. */
+export const COMPARED_MEMORY = [
+  { address: SANDBOX, bytes: SANDBOX_BYTES },
+  { address: PAGE_TABLES, bytes: 10 * 4096 },
+] as const

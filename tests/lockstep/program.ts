@@ -9,6 +9,7 @@ import {
   CODE_BYTES,
   DRIVER,
   ENTRY,
+  FLOAT_ALIGN,
   FLOAT_POOL,
   INTEGER_POOL,
   LOG,
@@ -150,11 +151,16 @@ export function generateProgram(options: ProgramOptions): LockstepProgram {
     // Misaligned fetch, fetch, illegal, breakpoint, load, store and page faults: never ecall, which ends the block.
     const medeleg = lower && random.chance(0.4) ? random.pick([0xb0ff, 0xb0ff, random.u32() & 0xb0ff, 0x4]) : 0
     const delegated = medeleg !== 0
+    const fs = random.chance(0.9) ? 3n : BigInt(random.below(4))
+    const mpp = { M: 3n, S: 1n, U: 0n }[mode]
+    let mstatus = 0xa_0000_0000n | (mpp << 11n) | (fs << 13n)
+    for (const bit of [18n, 19n, 20n, 21n, 22n]) if (random.chance(0.25)) mstatus |= 1n << bit // SUM MXR TVM TW TSR
+    if (delegated) mstatus &= ~(1n << 22n) // the S handler returns by sret
     // Around the start of a plain page, at its end, or anywhere.
     const page = SANDBOX + random.below(SANDBOX_PAGES - 2) * 4096 + 4096
     const window = random.chance(0.5) ? page : page + 8 * random.below(64)
     if (random.chance(0.5)) here += 2
-    builder = new BlockBuilder(random, table, { mode, delegated, window, csrs }, here)
+    builder = new BlockBuilder(random, table, { mode, delegated, mstatus, window, csrs }, here)
     const length = blockLength - 6 + random.below(13)
     for (let n = 0; n < length; n++) {
       if (random.chance(0.75)) deal()()
@@ -165,11 +171,6 @@ export function generateProgram(options: ProgramOptions): LockstepProgram {
     here = builder.here
     if (here > CODE + CODE_BYTES - 4096) throw new RangeError(`${blockCount} blocks do not fit ${CODE_BYTES} bytes`)
 
-    const fs = random.chance(0.9) ? 3n : BigInt(random.below(4))
-    const mpp = { M: 3n, S: 1n, U: 0n }[mode]
-    let mstatus = 0xa_0000_0000n | (mpp << 11n) | (fs << 13n)
-    for (const bit of [18n, 19n, 20n, 21n, 22n]) if (random.chance(0.25)) mstatus |= 1n << bit // SUM MXR TVM TW TSR
-    if (delegated) mstatus &= ~(1n << 22n) // the S handler returns by sret
     const block: Block = { index, mode, satpMode, medeleg, mstatus, start: builder.start, end, insns: builder.insns }
     blocks.push(block)
     for (const { address, bytes, bits } of block.insns) {
@@ -188,7 +189,7 @@ export function generateProgram(options: ProgramOptions): LockstepProgram {
     set(ENTRY.medeleg, medeleg)
     set(ENTRY.window, window)
     set(ENTRY.integers, 8 * random.below(POOL_VALUES))
-    set(ENTRY.floats, 8 * random.below(POOL_VALUES))
+    set(ENTRY.floats, FLOAT_ALIGN * random.below((8 * POOL_VALUES) / FLOAT_ALIGN))
     for (let pass = 0; pass < MAX_PASSES; pass++) {
       const frm = random.chance(0.06) ? random.below(8) : random.below(5)
       image[at + ENTRY.fcsr + pass] = (frm << 5) | (random.chance(0.5) ? 0 : random.below(32))
@@ -199,9 +200,10 @@ export function generateProgram(options: ProgramOptions): LockstepProgram {
   }
 
   image.set(driverCode(blockCount, passes), DRIVER - RAM_BASE)
-  for (let i = 0; i < POOL_VALUES + POOL_SLACK; i++) {
+  for (let i = 0, float = 0n; i < POOL_VALUES + POOL_SLACK; i++) {
+    float = floatValue(random, i, float)
     view.setBigUint64(INTEGER_POOL - RAM_BASE + 8 * i, integerValue(random), true)
-    view.setBigUint64(FLOAT_POOL - RAM_BASE + 8 * i, floatValue(random), true)
+    view.setBigUint64(FLOAT_POOL - RAM_BASE + 8 * i, float, true)
   }
   for (let at = 0; at < SANDBOX_BYTES; at += 4) view.setUint32(SANDBOX - RAM_BASE + at, random.u32(), true)
   pageTables(view)

@@ -28,9 +28,13 @@ export interface RowTable {
 
 /** Why a row is not generated, or only where it traps. */
 export const RESTRICTED_ROWS: Readonly<
-  Record<string, { readonly where: 'never' | 'not in M' | 'in U'; readonly reason: string }>
+  Record<
+    string,
+    { readonly where: 'never' | 'not in M' | 'in U' | 'not in S, except with TW'; readonly reason: string }
+  >
 > = {
   mret: { where: 'not in M', reason: 'in M it leaves the block; the driver itself enters every block by mret' },
+  wfi: { where: 'not in S, except with TW', reason: 'S cannot make an interrupt pending without being interrupted' },
   sret: { where: 'in U', reason: 'in S it leaves the block; the S handler itself returns by sret' },
 }
 
@@ -73,4 +77,15 @@ export function isKnown(table: RowTable, insn: number): boolean {
   if ((insn & 3) !== 3) return table.compressed.some((r) => (insn & r.mask) === r.match && r.valid(insn))
   const hit = (r: { match: number; mask: number }): boolean => (insn & r.mask) >>> 0 === r.match >>> 0
   return table.rows.some(hit) || NOT_ILLEGAL.some(hit)
+}
+
+/** Which format the f registers of a row hold: bases of the half of the register file that usually has it. */
+export function floatHalves(name: string): { readonly sources: number; readonly destination: number } {
+  const formats = name
+    .split('.')
+    .slice(1)
+    .flatMap((part) => (part === 's' || part === 'w' ? [0] : part === 'd' ? [16] : []))
+  const plain = /^(?:c\.)?f[ls][wd]/.exec(name)?.[0]
+  if (plain) return plain.endsWith('w') ? { sources: 0, destination: 0 } : { sources: 16, destination: 16 }
+  return { sources: formats.at(-1) ?? 0, destination: formats[0] ?? 0 }
 }

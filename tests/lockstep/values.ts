@@ -83,11 +83,21 @@ function floatPattern(random: Random, fractionBits: number, exponentBits: number
 export const doublePattern = (random: Random): bigint => floatPattern(random, 52, 11)
 export const singlePattern = (random: Random): bigint => floatPattern(random, 23, 8)
 
-/** An f register: singles NaN-boxed, doubles, a single whose box is broken, or the bits of an integer. */
-export function floatValue(random: Random): bigint {
-  const kind = random.below(20)
-  if (kind < 9) return 0xffff_ffff_0000_0000n | singlePattern(random)
-  if (kind < 18) return doublePattern(random)
-  if (kind === 18) return (BigInt(random.u32()) << 32n) | singlePattern(random)
-  return integerValue(random)
+/**
+ * An f register, by its place in the pool: 16 singles (NaN-boxed), then 16 doubles, now and then something else: a single
+ * whose box is broken, the other format, the bits of an integer.
+ * @param before what the register before it got: neighbours are often related, so that sums cancel
+ */
+export function floatValue(random: Random, place: number, before: bigint): bigint {
+  const kind = random.below(40)
+  if (kind === 0) return (BigInt(random.u32()) << 32n) | singlePattern(random)
+  if (kind === 1) return integerValue(random)
+  const single = ((place & 16) === 0) !== kind < 4
+  if (kind > 34 && place % 16 !== 0) {
+    const near =
+      BigInt.asUintN(64, before + BigInt(random.below(5) - 2)) ^
+      ((random.chance(0.5) ? 1n : 0n) << (single ? 31n : 63n))
+    return single ? near | 0xffff_ffff_0000_0000n : near
+  }
+  return single ? 0xffff_ffff_0000_0000n | singlePattern(random) : doublePattern(random)
 }
