@@ -127,6 +127,8 @@ export const LAYOUT = {
   fpOff32: take(1),
   /** Memory offset of the bytes of the page that is being executed (what `pageSlots32` is decoded from). */
   pageMem32: take(1),
+  /** The instruction that last ran across the end of a page: its second half does not follow `pageMem32`. */
+  straddleInsn32: take(1),
 
   /** Is the hart's thread in its loop? See worker/requests.ts: HartState. */
   runState32: take(1),

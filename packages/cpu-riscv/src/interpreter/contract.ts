@@ -48,11 +48,13 @@ export interface HartImports {
    * filling the fetch TLB; or 0 after setting trapPending (pc = LAYOUT.pc = the target).
    */
   fetch(pc: bigint): number
-  /**
-   * Decodes the instruction at `slot` into it (the interpreter's slot 0 handler calls this). An instruction that straddles
-   * the page end gets a slot that is never kept.
-   */
+  /** Decodes the instruction at `slot` into it (handler 0 calls this). */
   decode(slot: number): void
+  /**
+   * Decodes the instruction at the last slot of a page, which has its second half in the next page. It happens anew each
+   * time it runs. @returns the number of its handler, or -1 after setting trapPending
+   */
+  straddle(slot: number): number
   /** Floating point that the fast path gave up on. `op` and formats as in softfloat/ops.ts; rm already resolved from frm. Sets fflags. */
   fpu(op: number, a: bigint, b: bigint, c: bigint, rm: number): bigint
 }
@@ -80,10 +82,10 @@ export interface InterpreterExports {
 }
 
 /**
- * What the system side provides (worker/hart-core.ts): all imports but `decode` and `fpu`, which belong to the
- * interpreter, plus one for its decoder.
+ * What the system side provides (worker/hart-core.ts): all imports but `decode`, `straddle` and `fpu`, which
+ * belong to the interpreter, plus one for its decoder.
  */
-export type SystemImports = Omit<HartImports, 'decode' | 'fpu'> & {
+export type SystemImports = Omit<HartImports, 'decode' | 'straddle' | 'fpu'> & {
   /**
    * The 16 bits at the start of the virtual page after pageVaddr, for an instruction that straddles; -1 after setting
    * trapPending32 (the trap's pc is the instruction's, its value the address of the second half).

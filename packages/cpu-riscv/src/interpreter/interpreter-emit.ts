@@ -1,0 +1,316 @@
+import { csrOffset, LAYOUT, SLOT_BYTES, TLB_ENTRIES, TLB_ENTRY_BYTES } from '../hart/layout.ts'
+import type { AccessBytes, AccessName, Emit } from '../isa/emit.ts'
+import { type FpuOpName, fpuOpNumber } from '../softfloat/ops.ts'
+import { callResult, i32, i64, select } from '../wasm/expr.ts'
+import type { Expr, FunctionBody, I32, I64, Local, ValueType } from '../wasm/function-body.ts'
+import { AccessKind } from './contract.ts'
+import { type Handler, SLOT } from './slots.ts'
+
+/** Function indices that handlers call, and the base address that is baked into them. */
+export interface HandlerEnvironment {
+  readonly hartBase: number
+  readonly handlerType: number
+  readonly imports: {
+    readonly load: number
+    readonly store: number
+    readonly amoAddress: number
+    readonly cacheBlock: number
+    readonly csr: number
+    readonly fpu: number
+  }
+  /** (slot, budget) -> exit; pc becomes that of the slot. */
+  readonly exitPoll: number
+  readonly exitTrap: number
+  readonly exitSystem: number
+  /** (pc, budget) -> exit: asks whether to leave, then goes on at pc. */
+  readonly jumpTo: number
+  /** (budget): brings LAYOUT.instret up to the instruction before this one. */
+  readonly syncInstret: number
+}
+
+/** Bytes and sign of each kind of access: the load that does it. */
+const LOADS: Readonly<Record<AccessName, { bytes: AccessBytes; load: (address: I32) => I64 }>> = {
+  i8: { bytes: 1, load: i64.load8_s },
+  u8: { bytes: 1, load: i64.load8_u },
+  i16: { bytes: 2, load: i64.load16_s },
+  u16: { bytes: 2, load: i64.load16_u },
+  i32: { bytes: 4, load: i64.load32_s },
+  u32: { bytes: 4, load: i64.load32_u },
+  i64: { bytes: 8, load: i64.load },
+}
+const STORES: Readonly<Record<AccessBytes, (address: I32, value: I64) => (body: FunctionBody) => void>> = {
+  1: i64.store8,
+  2: i64.store16,
+  4: i64.store32,
+  8: i64.store,
+}
+const PAGE_MASK = ~0xfff
+
+/** A word of the hart's state, at its constant address. */
+export const state = (hartBase: number) => ({
+  get32: (offset: number): I32 => i32.load(i32.const(0), hartBase + offset),
+  get: (offset: number): I64 => i64.load(i32.const(0), hartBase + offset),
+  set32: (offset: number, value: I32) => i32.store(i32.const(0), value, hartBase + offset),
+  set: (offset: number, value: I64) => i64.store(i32.const(0), value, hartBase + offset),
+})
+
+/** pc of a slot of the page in force. */
+export const slotPc = (hartBase: number, slot: I32): I64 => {
+  const { get, get32 } = state(hartBase)
+  const offset = i32.shr_u(i32.sub(slot, get32(LAYOUT.pageSlots32)), i32.const(3))
+  return i64.add(get(LAYOUT.pageVaddr), i64.extend_u(offset))
+}
+
+/**
+ * Emits one handler: `(slot, budget) -> exit`, ending in a tail call of the next slot's handler. In `fast` mode everything
+ * that needs a call is left to the handler's slow function (the same semantics in `slow` mode), so that the fast one never
+ * needs a stack frame.
+ */
+export class InterpreterEmit implements Emit {
+  readonly body: FunctionBody
+  readonly #env: HandlerEnvironment
+  readonly #handler: Handler
+  readonly #slow: (() => number) | undefined
+  readonly #slot: Local<'i32'>
+  readonly #budget: Local<'i32'>
+  readonly #state: ReturnType<typeof state>
+  #ended = false
+
+  /** @param slow index of the function to give up to, asked for when needed; undefined: this is the slow function */
+  constructor(body: FunctionBody, env: HandlerEnvironment, handler: Handler, slow: (() => number) | undefined) {
+    this.body = body
+    this.#env = env
+    this.#handler = handler
+    this.#slow = slow
+    this.#slot = body.parameter(0, 'i32')
+    this.#budget = body.parameter(1, 'i32')
+    this.#state = state(env.hartBase)
+  }
+
+  /** After the semantics: goes on with the next instruction unless they went elsewhere. */
+  finish(): void {
+    if (this.#ended) return
+    this.#dispatchNext()
+  }
+
+  get #length(): number {
+    return this.#handler.bytes * (SLOT_BYTES / 2)
+  }
+
+  #here(): readonly Expr[] {
+    return [this.#slot.get, this.#budget.get]
+  }
+
+  #dispatchNext(): void {
+    const next = i32.add(this.#slot.get, i32.const(this.#length))
+    const budget = i32.sub(this.#budget.get, i32.const(1))
+    this.body.returnCallIndirect(this.#env.handlerType, [next, budget], i32.load(this.#slot.get, this.#length))
+  }
+
+  #giveUp(condition: I32): void {
+    const { body } = this
+    body.if(condition, () => body.returnCall(this.#slow!(), this.#here()))
+  }
+
+  /** True when `slot`'s import set trapPending32: leaves. */
+  #leaveOnTrap(): void {
+    const { body } = this
+    body.if(this.#state.get32(LAYOUT.trapPending32), () => body.returnCall(this.#env.exitTrap, this.#here()))
+  }
+
+  #x(field: number): I64 {
+    return i64.load(i32.load16_u(this.#slot.get, field), this.#env.hartBase)
+  }
+  #xw(field: number): I32 {
+    return i32.load(i32.load16_u(this.#slot.get, field), this.#env.hartBase)
+  }
+
+  rs1(): I64 {
+    return this.#x(SLOT.rs1At16)
+  }
+  rs2(): I64 {
+    return this.#x(SLOT.rs2At16)
+  }
+  rs1w(): I32 {
+    return this.#xw(SLOT.rs1At16)
+  }
+  rs2w(): I32 {
+    return this.#xw(SLOT.rs2At16)
+  }
+  imm(): I64 {
+    return i64.load32_s(this.#slot.get, SLOT.imm32)
+  }
+  imm32(): I32 {
+    return i32.load(this.#slot.get, SLOT.imm32)
+  }
+  rd(value: I64): void {
+    this.body.put(i64.store(i32.load16_u(this.#slot.get, SLOT.rd16), value, this.#env.hartBase))
+  }
+  pc(): I64 {
+    return slotPc(this.#env.hartBase, this.#slot.get)
+  }
+  nextPc(): I64 {
+    return slotPc(this.#env.hartBase, i32.add(this.#slot.get, i32.const(this.#length)))
+  }
+  hold<T extends ValueType>(type: T, value: Expr<T>): Expr<T> {
+    return this.body.hold(type, value)
+  }
+
+  /** Looks `address` up in a TLB; gives up if it is not there (or not aligned). @returns its place in memory */
+  #probe(bank: number, address: I64, bytes: AccessBytes): I32 {
+    const index = i32.and(i32.shr_u(i32.wrap(address), i32.const(8)), i32.const((TLB_ENTRIES - 1) * TLB_ENTRY_BYTES))
+    const entry = this.hold('i32', i32.add(index, this.#state.get32(bank)))
+    this.#giveUp(i64.ne(i64.and(address, i64.const(PAGE_MASK | (bytes - 1))), i64.load(entry)))
+    return i32.add(i32.wrap(address), i32.load(entry, 8))
+  }
+
+  #sync(): void {
+    this.body.call(this.#env.syncInstret, [this.#budget.get])
+  }
+
+  load(kind: AccessName, address: I64): I64 {
+    const { bytes, load } = LOADS[kind]
+    if (this.#slow !== undefined) return load(this.#probe(LAYOUT.readTlb32, address, bytes))
+    this.#sync()
+    const call = callResult<'i64'>(this.#env.imports.load, [address, i32.const(AccessKind[kind]), this.#slot.get])
+    const value = this.hold('i64', call)
+    this.#leaveOnTrap()
+    return value
+  }
+
+  store(bytes: AccessBytes, address: I64, value: I64): void {
+    if (this.#slow !== undefined) {
+      this.body.put(STORES[bytes](this.#probe(LAYOUT.writeTlb32, address, bytes), value))
+      return
+    }
+    this.#sync()
+    this.body.call(this.#env.imports.store, [address, value, i32.const(bytes), this.#slot.get])
+    this.#leaveOnTrap()
+  }
+
+  atomicAddress(bytes: 4 | 8, address: I64, write: boolean): I32 {
+    const { body } = this
+    if (this.#slow !== undefined) {
+      return this.hold('i32', this.#probe(write ? LAYOUT.writeTlb32 : LAYOUT.readTlb32, address, bytes))
+    }
+    this.#sync()
+    const operands = [address, i32.const(bytes), i32.const(write ? 1 : 0), this.#slot.get]
+    const at = this.hold('i32', callResult<'i32'>(this.#env.imports.amoAddress, operands))
+    body.if(i32.eqz(at), () => body.returnCall(this.#env.exitTrap, this.#here()))
+    return at
+  }
+
+  cacheBlock(operation: number, address: I64): void {
+    this.#sync()
+    this.body.call(this.#env.imports.cacheBlock, [i32.const(operation), address, this.#slot.get])
+    this.#leaveOnTrap()
+  }
+
+  branch(condition: I32): void {
+    this.body.if(condition, () => this.jump())
+    this.#ended = false
+  }
+
+  jump(): void {
+    const { body } = this
+    this.#ended = true
+    const budget = i32.sub(this.#budget.get, i32.const(1))
+    if (this.#handler.flow === 'far') {
+      body.returnCall(this.#env.jumpTo, [i64.add(this.pc(), this.imm()), budget])
+      return
+    }
+    body.set(this.#slot, i32.add(this.#slot.get, this.imm32()))
+    if (this.#handler.flow === 'backward') {
+      body.set(this.#budget, budget)
+      const leave = i32.or(this.#state.get32(LAYOUT.request32), i32.le_s(this.#budget.get, i32.const(0)))
+      body.if(leave, () => body.returnCall(this.#env.exitPoll, this.#here()))
+      body.returnCallIndirect(this.#env.handlerType, this.#here(), i32.load(this.#slot.get))
+    } else {
+      body.returnCallIndirect(this.#env.handlerType, [this.#slot.get, budget], i32.load(this.#slot.get))
+    }
+  }
+
+  jumpRegister(target: I64): void {
+    this.#ended = true
+    const budget = i32.sub(this.#budget.get, i32.const(1))
+    this.body.returnCall(this.#env.jumpTo, [i64.and(target, i64.const(-2)), budget])
+  }
+
+  system(): void {
+    this.#ended = true
+    this.body.returnCall(this.#env.exitSystem, this.#here())
+  }
+
+  illegalIf(condition: I32): void {
+    const { body } = this
+    body.if(condition, () => body.returnCall(this.#env.exitSystem, this.#here()))
+  }
+
+  csr(funct3: number, immediate: boolean): I64 {
+    this.#sync()
+    const index = i32.load16_u(this.#slot.get, SLOT.extra16)
+    const source = immediate ? i64.extend_u(index) : this.rs1()
+    const operands = [i32.const(funct3), this.imm32(), source, index, this.#slot.get]
+    const old = this.hold('i64', callResult<'i64'>(this.#env.imports.csr, operands))
+    this.#leaveOnTrap()
+    return old
+  }
+
+  reservation(): { address: I64; value: I64 } {
+    return { address: this.#state.get(LAYOUT.loadRes), value: this.#state.get(LAYOUT.loadVal) }
+  }
+  setReservation(address: I64, value?: I64): void {
+    this.body.put(this.#state.set(LAYOUT.loadRes, address))
+    if (value) this.body.put(this.#state.set(LAYOUT.loadVal, value))
+  }
+
+  fs1(): I64 {
+    return this.#x(SLOT.rs1At16)
+  }
+  fs2(): I64 {
+    return this.#x(SLOT.rs2At16)
+  }
+  fs3(): I64 {
+    return this.#x(SLOT.extra16)
+  }
+  fd(value: I64): void {
+    this.rd(value)
+  }
+  fpEnabled(dirties: boolean): void {
+    const { body } = this
+    const off = this.#state.get32(LAYOUT.fpOff32)
+    if (this.#slow !== undefined) {
+      this.#giveUp(dirties ? off : i32.eq(off, i32.const(1)))
+      return
+    }
+    this.illegalIf(i32.eq(off, i32.const(1)))
+    if (!dirties) return
+    body.if(off, () => {
+      const mstatus = csrOffset('mstatus')
+      body.put(this.#state.set32(mstatus, i32.or(this.#state.get32(mstatus), i32.const(0x6000))))
+      body.put(this.#state.set32(LAYOUT.fpOff32, i32.const(0)))
+    })
+  }
+  roundingMode(): I32 {
+    const dynamic = i32.eq(this.imm32(), i32.const(7))
+    return select(this.#state.get32(LAYOUT.frm32), this.imm32(), dynamic)
+  }
+  fflags(): I32 {
+    return this.#state.get32(LAYOUT.fflags32)
+  }
+  raise(flags: I32): void {
+    this.body.put(this.#state.set32(LAYOUT.fflags32, i32.or(this.fflags(), flags)))
+  }
+  fpu(op: FpuOpName, operands: readonly I64[], roundingMode: I32): I64 {
+    const [a = i64.const(0), b = i64.const(0), c = i64.const(0)] = operands
+    return callResult<'i64'>(this.#env.imports.fpu, [i32.const(fpuOpNumber(op)), a, b, c, roundingMode])
+  }
+
+  either(fast: () => void, slow: () => void): void {
+    if (this.#slow !== undefined) fast()
+    else slow()
+  }
+  guard(condition: I32): void {
+    this.#giveUp(i32.eqz(condition))
+  }
+}
