@@ -181,6 +181,13 @@ describe('translation', () => {
     expect(dmaRead(bench, 2 ** 31 + OTHER_PAGE - RAM)).toBe(0x2222_2222_2222_2222n)
   })
 
+  it('leaves bits 61:52 and 63 of paging entries to software', () => {
+    buildTables(bench)
+    bench.poke(leafAt(IOVA), BigInt(PAGE) | RW | (0xbff0n << 48n))
+    translate(bench)
+    expect(dmaRead(bench, IOVA)).toBe(0x1111_1111_1111_1111n)
+  })
+
   it('passes through when the context entry says so and the option allows it', async () => {
     buildTables(bench, { type: 2, width: 5 })
     translate(bench)

@@ -74,8 +74,11 @@ const scratch = new Uint8Array(ENTRY_BYTES)
 const words = new DataView(scratch.buffer)
 const TWO_32 = 2 ** 32
 
-/** Bits of the high 32 at or above the address width; all of them are reserved in every structure. */
+/** Bits of the high 32 at or above the address width, which root and context entries reserve. */
 const highReserved = (addressWidth: number): number => -1 << (addressWidth - 32)
+/** Paging entries leave bits 61:52 and 63 to software. */
+const PAGING_IGNORED = 0xbff0_0000 | 0
+const TRANSIENT_MAPPING = 1 << 30
 const addressOf = (low: number, high: number): number => (high >>> 0) * TWO_32 + ((low & ~0xfff) >>> 0)
 
 /** @returns the context of a requester, or why there is none. `memory` is guest-physical. */
@@ -138,7 +141,10 @@ export function walk(
   for (let level = context.levels; ; level--) {
     const sizeBytes = 2 ** (12 + 9 * (level - 1))
     const index = Math.floor(iova / sizeBytes) % 512
-    if (!memory.read(table + 8 * index, entryBytes)) return failed(FaultReason.pagingUnreadable)
+    if (!memory.read(table + 8 * index, entryBytes)) {
+      // The pointer to the top table is the context entry's.
+      return failed(level === context.levels ? FaultReason.contextInvalid : FaultReason.pagingUnreadable)
+    }
     const low = words.getInt32(0, true)
     const high = words.getInt32(4, true)
     permissions &= low
@@ -146,9 +152,9 @@ export function walk(
       return failed(write ? FaultReason.writeDenied : FaultReason.readDenied)
     }
     const leaf = level === 1 || (level <= 3 && (low & PAGE_SIZE) !== 0)
-    // Transient-mapping hints (bit 62) mean something only to device IOTLBs.
-    const hints = leaf && features.deviceIotlb ? 1 << 30 : 0
-    if (low & lowReserved(level, leaf) || high & beyond & ~hints) return failed(FaultReason.pagingReserved)
+    // A transient mapping means something only to device IOTLBs.
+    const allowed = PAGING_IGNORED | (leaf && features.deviceIotlb ? TRANSIENT_MAPPING : 0)
+    if (low & lowReserved(level, leaf) || high & beyond & ~allowed) return failed(FaultReason.pagingReserved)
     const address = addressOf(low, high & ~beyond)
     if (!leaf) {
       table = address
