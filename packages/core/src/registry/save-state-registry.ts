@@ -14,28 +14,33 @@ interface Names {
 
 /** Entries by (name, instance id), with the next free id of a name. */
 class NameTable {
-  readonly #names = new Map<string, Map<number, SectionEntry>>()
+  readonly #names = new Map<string, { readonly ids: Map<number, SectionEntry>; next: number }>()
 
   get(idstr: string, instanceId: number): SectionEntry | undefined {
-    return this.#names.get(idstr)?.get(instanceId)
+    return this.#names.get(idstr)?.ids.get(instanceId)
   }
 
   /** One more than the largest in use. */
   nextId(idstr: string): number {
-    const ids = this.#names.get(idstr)
-    return ids ? Math.max(...ids.keys()) + 1 : 0
+    return this.#names.get(idstr)?.next ?? 0
   }
 
   add(idstr: string, instanceId: number, entry: SectionEntry): void {
-    let ids = this.#names.get(idstr)
-    if (!ids) this.#names.set(idstr, (ids = new Map()))
-    ids.set(instanceId, entry)
+    let name = this.#names.get(idstr)
+    if (!name) this.#names.set(idstr, (name = { ids: new Map(), next: 0 }))
+    name.ids.set(instanceId, entry)
+    name.next = Math.max(name.next, instanceId + 1)
   }
 
   delete(idstr: string, instanceId: number): void {
-    const ids = this.#names.get(idstr)
-    ids?.delete(instanceId)
-    if (ids?.size === 0) this.#names.delete(idstr)
+    const name = this.#names.get(idstr)
+    if (!name) return
+    name.ids.delete(instanceId)
+    if (name.ids.size === 0) this.#names.delete(idstr)
+    else if (name.next === instanceId + 1) {
+      name.next = 0
+      for (const id of name.ids.keys()) name.next = Math.max(name.next, id + 1)
+    }
   }
 }
 
