@@ -71,10 +71,6 @@ export function add(f: Format, env: FpEnv, a: bigint, b: bigint): bigint {
   )
 }
 
-export function sub(f: Format, env: FpEnv, a: bigint, b: bigint): bigint {
-  return add(f, env, a, isNan(f, b) ? b : b ^ f.signBit)
-}
-
 export function mul(f: Format, env: FpEnv, a: bigint, b: bigint): bigint {
   if (isNan(f, a) || isNan(f, b)) return propagateNan(f, env, a, b)
   const sign = signOf(f, a) !== signOf(f, b)

@@ -6,9 +6,10 @@
  * const sum = fpu(env, fpuOpNumber('fadd.d'), a, b, 0n) // env.flags has accrued NX, OF ...
  * ```
  */
-import { add, div, fma, mul, negate, sqrt, sub } from './arithmetic.ts'
+import { add, div, fma, mul, negate, sqrt } from './arithmetic.ts'
 import { classify, equal, less, lessOrEqual, max, maxm, min, minm } from './compare.ts'
 import { convert, fromInteger, roundToIntegral, toInteger, toIntegerModular } from './convert.ts'
+import * as fast from './fast.ts'
 import type { Format, FpEnv } from './format.ts'
 import { F32, F64 } from './format.ts'
 import type { FpuOpName } from './ops.ts'
@@ -16,18 +17,43 @@ import { FPU_OP_NAMES } from './ops.ts'
 
 type Operation = (env: FpEnv, a: bigint, b: bigint, c: bigint) => bigint
 
+type Fast = (env: FpEnv, a: bigint, b: bigint, c: bigint) => bigint | undefined
+interface FastArithmetic {
+  readonly add: Fast
+  readonly mul: Fast
+  readonly div: Fast
+  readonly sqrt: Fast
+  readonly fma: Fast
+}
+const fastSingle: FastArithmetic = {
+  add: fast.addSingle,
+  mul: fast.mulSingle,
+  div: fast.divSingle,
+  sqrt: fast.sqrtSingle,
+  fma: fast.fmaSingle,
+}
+const fastDouble: FastArithmetic = {
+  add: fast.addDouble,
+  mul: fast.mulDouble,
+  div: fast.divDouble,
+  sqrt: fast.sqrtDouble,
+  fma: fast.fmaDouble,
+}
+
 /** The forms that exist for both formats, by name without suffix. */
-const generic = (f: Format) =>
-  ({
-    fadd: (env, a, b) => add(f, env, a, b),
-    fsub: (env, a, b) => sub(f, env, a, b),
-    fmul: (env, a, b) => mul(f, env, a, b),
-    fdiv: (env, a, b) => div(f, env, a, b),
-    fsqrt: (env, a) => sqrt(f, env, a),
-    fmadd: (env, a, b, c) => fma(f, env, a, b, c),
-    fmsub: (env, a, b, c) => fma(f, env, a, b, negate(f, c)),
-    fnmsub: (env, a, b, c) => fma(f, env, negate(f, a), b, c),
-    fnmadd: (env, a, b, c) => fma(f, env, negate(f, a), b, negate(f, c)),
+const generic = (f: Format, quick: FastArithmetic) => {
+  const sum = (env: FpEnv, a: bigint, b: bigint): bigint => quick.add(env, a, b, 0n) ?? add(f, env, a, b)
+  const fused = (env: FpEnv, a: bigint, b: bigint, c: bigint): bigint => quick.fma(env, a, b, c) ?? fma(f, env, a, b, c)
+  return {
+    fadd: sum,
+    fsub: (env, a, b) => sum(env, a, negate(f, b)),
+    fmul: (env, a, b) => quick.mul(env, a, b, 0n) ?? mul(f, env, a, b),
+    fdiv: (env, a, b) => quick.div(env, a, b, 0n) ?? div(f, env, a, b),
+    fsqrt: (env, a) => quick.sqrt(env, a, 0n, 0n) ?? sqrt(f, env, a),
+    fmadd: fused,
+    fmsub: (env, a, b, c) => fused(env, a, b, negate(f, c)),
+    fnmsub: (env, a, b, c) => fused(env, negate(f, a), b, c),
+    fnmadd: (env, a, b, c) => fused(env, negate(f, a), b, negate(f, c)),
     fmin: (env, a, b) => min(f, env, a, b),
     fmax: (env, a, b) => max(f, env, a, b),
     fminm: (env, a, b) => minm(f, env, a, b),
@@ -44,13 +70,13 @@ const generic = (f: Format) =>
     'fcvt.wu': (env, a) => toInteger(f, env, a, 32, true),
     'fcvt.l': (env, a) => toInteger(f, env, a, 64, false),
     'fcvt.lu': (env, a) => toInteger(f, env, a, 64, true),
-  }) satisfies Record<string, Operation>
+  } satisfies Record<string, Operation>
+}
 
-const suffixed = <S extends 's' | 'd'>(f: Format, suffix: S) =>
-  Object.fromEntries(Object.entries(generic(f)).map(([name, operation]) => [`${name}.${suffix}`, operation])) as Record<
-    `${keyof ReturnType<typeof generic>}.${S}`,
-    Operation
-  >
+const suffixed = <S extends 's' | 'd'>(f: Format, quick: FastArithmetic, suffix: S) =>
+  Object.fromEntries(
+    Object.entries(generic(f, quick)).map(([name, operation]) => [`${name}.${suffix}`, operation]),
+  ) as Record<`${keyof ReturnType<typeof generic>}.${S}`, Operation>
 
 const fromIntegers = (f: Format): Record<'w' | 'wu' | 'l' | 'lu', Operation> => ({
   w: (env, a) => fromInteger(f, env, BigInt.asIntN(32, a)),
@@ -62,8 +88,8 @@ const single = fromIntegers(F32)
 const double = fromIntegers(F64)
 
 const operations: Record<FpuOpName, Operation> = {
-  ...suffixed(F32, 's'),
-  ...suffixed(F64, 'd'),
+  ...suffixed(F32, fastSingle, 's'),
+  ...suffixed(F64, fastDouble, 'd'),
   'fcvt.s.w': single.w,
   'fcvt.s.wu': single.wu,
   'fcvt.s.l': single.l,
