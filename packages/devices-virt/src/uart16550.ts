@@ -216,7 +216,8 @@ class Uart16550 implements Device {
   #hostQueued = 0
   /** The backend has not settled the last write. */
   #busy = false
-  #closed = false
+  /** Between quiesce and resume what is not sent yet belongs to whoever loads our state; sent here it would come twice. */
+  #quiesced = false
 
   constructor(
     ctx: DeviceContext<StateOfVmstate<typeof uart16550Vmstate>>,
@@ -251,8 +252,13 @@ class Uart16550 implements Device {
     this.#pumpInput()
   }
 
+  async quiesce(): Promise<void> {
+    this.#quiesced = true
+  }
+
   resume(): void {
     const s = this.#s
+    this.#quiesced = false
     if (s.fifo_timeout_timer.expireNs >= 0n) {
       // After a guest reboot the sender's virtual time had an offset that the stream does not carry.
       const latest = this.#ctx.clock.ns + this.#timeoutNs()
@@ -264,7 +270,7 @@ class Uart16550 implements Device {
   }
 
   unrealize(): void {
-    this.#closed = true
+    this.#quiesced = true
     this.#input?.[Symbol.dispose]()
     this.#armTimeout(-1n)
   }
@@ -412,7 +418,7 @@ class Uart16550 implements Device {
   /** Moves bytes from the holding register or FIFO through the shift register to the host until the host is busy. */
   #transmit(): void {
     const s = this.#s
-    if (this.#busy) {
+    if (this.#busy || this.#quiesced) {
       this.#fillShiftRegister()
       return
     }
@@ -425,7 +431,7 @@ class Uart16550 implements Device {
         this.#busy = true
         const done = () => {
           this.#busy = false
-          if (!this.#closed) this.#transmit()
+          if (!this.#quiesced) this.#transmit()
         }
         sent.then(done, (cause) => {
           this.#ctx.log.warn('uart: the character backend failed', { cause })
