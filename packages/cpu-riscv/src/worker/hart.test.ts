@@ -1,0 +1,198 @@
+import { createSaveStateRegistry, GuestMemory, PhysicalMap, silentLogger, VirtualClock } from '@ferryvm/core'
+import { afterEach, describe, expect, it } from 'vitest'
+import { rv64 } from '../rv64.ts'
+import type { Rv64Cpu } from '../rv64-cpu.ts'
+import { PROGRAMS } from './hart-programs.ts'
+
+const RAM_BASE = 0x8000_0000
+const open: (() => Promise<void>)[] = []
+afterEach(async () => {
+  for (const close of open.splice(0)) await close()
+})
+
+/** A CPU in its own threads, a log of what the guest stored at 0x10000000, and a place to say "done". */
+async function board(program: readonly number[], harts = 1) {
+  const memory = new GuestMemory()
+  const map = new PhysicalMap(memory)
+  const ram = memory.addBlock('ram', 4 << 20)
+  map.addRam(RAM_BASE, ram)
+  const rom = memory.addBlock('rom', 4096)
+  map.addRam(0x1000, rom, 'rom')
+  // lui t0, 0x80000 sign-extends; so: li t0, 1; slli t0, t0, 31; jr t0
+  new Uint32Array(rom.bytes.buffer, rom.offset, 3).set([0x00100293, 0x01f29293, 0x00028067])
+  new Uint32Array(ram.bytes.buffer, ram.offset, program.length).set(program)
+  const log: bigint[] = []
+  let done!: (value: number) => void
+  const finished = new Promise<number>((resolve) => (done = resolve))
+  map.addMmio(
+    0x1000_0000,
+    16,
+    {
+      read: () => 0,
+      write: (_, __, value) => void log.push(BigInt(value)),
+      read64: () => log.at(-1)! + 1n,
+      write64: (_, value) => void log.push(value),
+    },
+    'log',
+  )
+  map.addMmio(0x10_0000, 4096, { read: () => 0, write: (_, __, value) => done(value) }, 'finisher')
+  const clock = new VirtualClock()
+  const sections = createSaveStateRegistry()
+  const failures: Error[] = []
+  const cpu = (await rv64({ harts }).realize({
+    map,
+    clock,
+    sections,
+    log: silentLogger,
+    fatal: (error) => void failures.push(error),
+  })) as Rv64Cpu
+  open.push(() => cpu.close())
+  return {
+    memory,
+    ram,
+    cpu,
+    clock,
+    log,
+    sections,
+    failures,
+    finished,
+    start() {
+      clock.start()
+      cpu.start()
+    },
+    word: (address: number) => new DataView(ram.bytes.buffer, ram.offset + address - RAM_BASE, 8).getBigUint64(0, true),
+  }
+}
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
+
+describe('a hart in its thread', () => {
+  it('starts at the reset vector and does every MMIO access once', async () => {
+    const b = await board(PROGRAMS.mmio)
+    expect(b.cpu.readRegister(0, 'pc')).toBe(0x1000n)
+    b.start()
+    // After the loop it reads where nothing answers: a trap to address 0, where nothing can be fetched either.
+    await sleep(50)
+    await b.cpu.pause()
+    expect(b.log).toEqual([...Array(100).keys()].map(BigInt))
+    expect(b.cpu.readRegister(0, 'pc')).toBe(0n)
+    expect(b.cpu.readRegister(0, 'mcause')).toBe(1n)
+  })
+
+  it('goes through M, S and U mode with paging, delegation and faults', async () => {
+    const b = await board(PROGRAMS.modes)
+    b.start()
+    expect(await b.finished).toBe(3)
+    expect(b.log).toEqual([
+      8n,
+      0n, // ecall from U
+      13n,
+      0xc0000010n, // load page fault
+      15n,
+      0xc0000010n, // store page fault
+      2n,
+      0x100025f3n, // csrr a1, sstatus in U
+      8n,
+      0n,
+      3n,
+      0n, // ebreak from S
+    ])
+  })
+
+  it('sleeps in WFI until stimecmp, not before and not much later', async () => {
+    const b = await board(PROGRAMS.timer)
+    b.start()
+    await b.finished
+    expect(b.log.length).toBe(5)
+    for (const ticks of b.log) {
+      expect(Number(ticks)).toBeGreaterThanOrEqual(2000)
+      expect(Number(ticks)).toBeLessThan(200_000)
+    }
+  })
+
+  it('runs code that it rewrites on its own page', async () => {
+    const b = await board(PROGRAMS.smc)
+    b.start()
+    await b.finished
+    expect(b.log).toEqual([BigInt([...Array(1000).keys()].reduce((sum, i) => sum + 100 + (i & 7), 0))])
+  })
+
+  it('two harts: atomics are atomic, and code written by one is run by the other', async () => {
+    const b = await board(PROGRAMS.smp, 2)
+    b.start()
+    await b.finished
+    expect(b.log).toEqual([80_000n, ...[...Array(10).keys()].map(BigInt)])
+  })
+})
+
+describe('the device thread', () => {
+  it('pauses and lets go on without losing an instruction', async () => {
+    const b = await board(PROGRAMS.count)
+    b.start()
+    for (let i = 0; i < 20; i++) {
+      await sleep(1)
+      await b.cpu.pause()
+      const before = b.cpu.instructionsRetired
+      const counts = [...Array(64).keys()].map((page) => b.word(RAM_BASE + 0x10000 + page * 4096))
+      // One pass over the pages is under way at most.
+      expect(counts[0] - counts[63] === 0n || counts[0] - counts[63] === 1n).toBe(true)
+      await sleep(1)
+      expect(b.cpu.instructionsRetired).toBe(before)
+      b.cpu.start()
+    }
+  })
+
+  it('no write escapes the dirty log', async () => {
+    const b = await board(PROGRAMS.count)
+    b.start()
+    await sleep(5)
+    b.memory.dirtyLog.enabled = true
+    await b.cpu.flushWriteTlb()
+    const copy = new Uint8Array(b.ram.sizeBytes)
+    copy.set(b.ram.bytes)
+    for (let round = 0; round < 30; round++) {
+      if (round === 29) await b.cpu.pause()
+      const bitmap = new Int32Array(b.ram.sizeBytes / 4096 / 32)
+      b.memory.dirtyLog.take(b.ram, bitmap)
+      await b.cpu.flushWriteTlb()
+      for (let page = 0; page < b.ram.sizeBytes / 4096; page++) {
+        if (bitmap[page >> 5] & (1 << (page & 31)))
+          copy.set(b.ram.bytes.subarray(page * 4096, page * 4096 + 4096), page * 4096)
+      }
+      await sleep(0)
+    }
+    expect(Buffer.compare(copy, b.ram.bytes)).toBe(0)
+  })
+
+  it('resets to the power-on state', async () => {
+    const b = await board(PROGRAMS.count)
+    b.start()
+    await sleep(5)
+    await b.cpu.pause()
+    b.cpu.reset()
+    expect(b.cpu.readRegister(0, 'pc')).toBe(0x1000n)
+    expect(b.cpu.readRegister(0, 's0')).toBe(0n)
+    const before = b.word(RAM_BASE + 0x10000)
+    b.cpu.start()
+    await sleep(5)
+    await b.cpu.pause()
+    expect(b.word(RAM_BASE + 0x10000)).toBeGreaterThan(before)
+  })
+
+  it('sees a guest enter a virtualized mode as an error that says so', async () => {
+    // li t0, 1 << 39; csrs mstatus, t0 (MPP = U after reset); mret
+    const b = await board([0x00100293, 0x02729293, 0x3002a073, 0x30200073])
+    b.start()
+    while (b.failures.length === 0) await sleep(1)
+    expect(b.failures[0]).toMatchObject({ code: 'FERRY_CPU_VIRTUALIZATION', hart: 0, pc: 0x8000_000cn })
+  })
+
+  it('registers cpu_common and cpu for each hart', async () => {
+    const b = await board(PROGRAMS.count, 2)
+    expect(b.sections.entries().map((e) => `${e.idstr}/${e.instanceId} v${e.version}`)).toEqual([
+      'cpu_common/0 v1',
+      'cpu/0 v5',
+      'cpu_common/1 v1',
+      'cpu/1 v5',
+    ])
+  })
+})
