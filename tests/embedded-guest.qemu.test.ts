@@ -114,21 +114,28 @@ describe.skipIf(missing)(
 
     it('survives ten live migrations between two stock machines', async () => {
       const monitor = createGuestMonitor()
-      const devices = [...blk.map((arg) => arg.replace('format=raw', 'format=raw,throttling.iops-total=600')), ...rng]
+      const devices = [...blk.map((arg) => arg.replace('format=raw', 'format=raw,throttling.iops-total=600')), ...rng, '-smp', '3']
+      const inFlight: number[] = []
       let machine = await start(monitor, devices, { ...modest, diskRequestsPerSecond: 0, rearmTimer: true })
       await running(monitor, 5)
       for (let round = 0; round < 10; round++) {
         const uri = `unix:${join(folder.path, `migrate-${round}.sock`)}`
         const next = await start(monitor, devices, modest, ['-incoming', uri])
+        const asked = monitor.status
+        machine.type('s')
+        await monitor.until((m) => m.status !== asked, 60_000)
+        inFlight.push(monitor.status.get('inflight')!)
         await machine.migrate(uri)
         await machine.kill()
         machine = next
         await running(monitor, monitor.last!.n + 2 + (round % 3))
       }
       machine.type('q')
-      expect(await machine.exited).toBe(0)
+      const status = await machine.exited
       expect(monitor.problems).toEqual([])
-      expect(monitor.verdicts[0].ok).toBe(true)
+      expect(status).toBe(0)
+      expect(Math.max(...inFlight), 'requests in flight when asked').toBeGreaterThan(0)
+      expect(monitor.verdicts[0]).toMatchObject({ ok: true, harts: 3 })
     })
 
     it('finds that stock QEMU arms no timer on load', async () => {

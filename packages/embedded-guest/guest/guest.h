@@ -157,7 +157,14 @@ void mem_start(void);
 int mem_step(void);              /* 1 when it did something */
 void mem_verify(void);
 
+/* harts.c */
+extern u64 hart_count;
+void harts_kick(void);
+void harts_watch(u64 time);
+void harts_verify(void);
+
 /* main.c */
+u64 lcg_jump(u64 x, u64 steps);  /* what lcg_burst gives, from the number of steps alone */
 extern u64 line_count;
 u64 mix(u64 v);
 void *memset(void *to, int value, unsigned long n);

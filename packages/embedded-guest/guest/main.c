@@ -5,7 +5,7 @@
  * Output
  *   T <n> mem <passes> blk <requests> lcg <x> err <errors> chain <c>     n grows by one; chain is made of all that came before
  *   ERR <n> <what> <a> <b> <c>
- *   VERDICT ok lines=.. mem=.. blk=.. iommu=.. lcg=.. errors=0           or VERDICT FAIL <first error> ...
+ *   VERDICT ok lines=.. mem=.. blk=.. iommu=.. harts=.. lcg=.. errors=0           or VERDICT FAIL <first error> ...
  * Input: q = verify everything and power off, v = verify and go on, s = status.
  */
 #include "guest.h"
@@ -65,14 +65,18 @@ static int lcg_step(void) {
   return 1;
 }
 
-/* The same chain by repeated squaring, from the count alone. */
-static void lcg_verify(void) {
-  u64 a = LCG_A, c = LCG_C, x = nonce;
-  for (u64 n = lcg_count; n; n >>= 1) {
-    if (n & 1) x = x * a + c;
+u64 lcg_jump(u64 x, u64 steps) { /* by repeated squaring */
+  u64 a = LCG_A, c = LCG_C;
+  for (; steps; steps >>= 1) {
+    if (steps & 1) x = x * a + c;
     c = c * (a + 1);
     a = a * a;
   }
+  return x;
+}
+
+static void lcg_verify(void) {
+  u64 x = lcg_jump(nonce, lcg_count);
   if (x != lcg) error("lcg", lcg, x, lcg_count);
 }
 
@@ -123,6 +127,7 @@ static void verdict(int power) {
   mem_verify();
   disk_verify();
   lcg_verify();
+  harts_verify();
   line_verify();
   trap_check();
   put(error_count ? "VERDICT FAIL " : "VERDICT ok");
@@ -131,6 +136,7 @@ static void verdict(int power) {
   put_field(" mem=", mem_passes);
   put_field(" blk=", disk_ops);
   put_iommu();
+  put_field(" harts=", hart_count);
   put_field(" lcg=", lcg_count);
   put_field(" errors=", error_count);
   put("\n");
@@ -145,6 +151,7 @@ static void status(void) {
   put_field(" blk=", disk_ops);
   put_field(" inflight=", (u64)disk_pending());
   put_iommu();
+  put_field(" harts=", hart_count);
   put_field(" faults=", vtd_faults_expected);
   put_field(" rng=", rng_ops);
   put_field(" ticks=", tick_count);
@@ -176,6 +183,7 @@ void supervisor_main(void) {
   for (;;) {
     u64 time = now(), ticks = tick_count;
     timer_watch(time);
+    harts_watch(time);
     int busy = mem_step();
     disk_step();
     rng_step();

@@ -1,6 +1,6 @@
 /*
  * Entry, trap vectors and the register-full compute loop.
- * Hart 0 comes here in M-mode with a0 = hart id, a1 = device tree; every other hart sleeps for good.
+ * Hart 0 comes here in M-mode with a0 = hart id, a1 = device tree; the others wait for it and then go to hart_main.
  * Spec: RISC-V Privileged ISA, "Machine-Level ISA" (mtvec, mscratch, mret) and "Supervisor-Level ISA" (stvec, sret).
  */
 #define FRAME 256
@@ -10,7 +10,7 @@
 _start:
   csrw mie, zero
   csrr t0, mhartid
-  bnez t0, park
+  bnez t0, other
   la sp, _stack_m
   csrw mscratch, sp
   la t0, _bss
@@ -25,6 +25,10 @@ _start:
   csrw mtvec, t0
   mv a0, a1
   call machine_init            /* returns satp */
+  fence rw, rw
+  la t0, harts_released
+  li t1, 1
+  sw t1, 0(t0)
   la sp, _stack_s
   la t0, supervisor_vector
   csrw stvec, t0
@@ -33,6 +37,25 @@ _start:
   la t0, supervisor_main
   csrw mepc, t0
   mret
+other:
+  li t1, 16
+  bgeu t0, t1, park
+  la t1, harts_released
+1:
+  lw t2, 0(t1)
+  beqz t2, 1b
+  fence rw, rw
+  la t1, machine_vector
+  csrw mtvec, t1
+  la t1, harts                 /* struct hart: 32 bytes and a stack of 2 KiB, half of it for traps */
+  li t2, 2080
+  mul t2, t2, t0
+  add t1, t1, t2
+  addi t1, t1, 1056
+  csrw mscratch, t1
+  addi sp, t1, 1024
+  mv a0, t0
+  call hart_main
 park:
   wfi
   j park

@@ -127,6 +127,7 @@ static void machine_timer(void) {
   MTIMECMP = timer_next;
   tick_count++;
   csr_set(mip, 2);
+  harts_kick();
 }
 
 void machine_trap(struct frame *f) {

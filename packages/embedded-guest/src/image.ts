@@ -9,7 +9,7 @@ export interface EmbeddedGuestOptions {
   ramBytes?: number
   /** Size of the memory it walks: each pass verifies and rewrites all of it. 0 = none. [16 MiB] */
   dirtyBytes?: number
-  /** Bytes of it per second. [16 MiB] */
+  /** Bytes of it per second. [8 MiB] */
   dirtyBytesPerSecond?: number
   /** 64-bit words checked and written per page, 1 to 512; few words dirty much memory with little work. [512] */
   dirtyWordsPerPage?: number
@@ -23,7 +23,7 @@ export interface EmbeddedGuestOptions {
   remapEveryRequests?: number
   /** Lines of output per second, at least 1. [10] */
   linesPerSecond?: number
-  /** Steps of the chain held in registers per second; 0 computes whenever nothing else is to do. [2 000 000] */
+  /** Steps of the chain held in registers per second; 0 computes whenever nothing else is to do. [1 000 000] */
   lcgStepsPerSecond?: number
   /** Use a VT-d unit if the board has one. [true] */
   iommu?: boolean

@@ -27,6 +27,8 @@ export interface GuestVerdict {
   requests: number
   /** Remapped I/O addresses, or undefined when no device is behind an IOMMU. */
   remaps: number | undefined
+  /** Harts that compute. */
+  harts: number
   errors: number
   text: string
 }
@@ -96,6 +98,7 @@ function parseVerdict(text: string): GuestVerdict | undefined {
     passes: count('mem'),
     requests: count('blk'),
     remaps: remaps === undefined || remaps === 'none' ? undefined : Number(remaps),
+    harts: count('harts'),
     errors: count('errors'),
     text,
   }
