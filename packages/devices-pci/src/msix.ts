@@ -40,6 +40,7 @@ export class Msix implements PciMsix {
   readonly #table: Uint8Array
   readonly #view: DataView
   readonly #pending: Uint8Array
+  readonly #pendingEnd: number
   readonly region: MmioRegion
 
   constructor(vectorCount: number, host: MsixHost) {
@@ -48,6 +49,7 @@ export class Msix implements PciMsix {
     this.#table = new Uint8Array(vectorCount * ENTRY_BYTES)
     this.#view = new DataView(this.#table.buffer)
     this.#pending = new Uint8Array(Math.ceil(vectorCount / 8))
+    this.#pendingEnd = PBA + 8 * Math.ceil(vectorCount / 64)
     this.region = {
       read: (offset, bytes) => this.#read(offset, bytes),
       write: (offset, bytes, value) => this.#write(offset, bytes, value),
@@ -111,8 +113,9 @@ export class Msix implements PciMsix {
     let value = 0
     for (let i = bytes - 1; i >= 0; i--) {
       const at = offset + i
-      const byte = at >= PBA ? (this.#pending[at - PBA] ?? 0) : (this.#table[at] ?? 0)
-      value = (value << 8) | byte
+      // Pending bits fill whole quadwords; what is neither table nor pending bits is not there.
+      const byte = at < PBA ? this.#table[at] : (this.#pending[at - PBA] ?? (at < this.#pendingEnd ? 0 : undefined))
+      value = (value << 8) | (byte ?? 0xff)
     }
     return value >>> 0
   }

@@ -151,7 +151,7 @@ class VirtioBlk implements VirtioModel {
   }
 
   writeConfig(config: Uint8Array): void {
-    if (this.device.has(F_CONFIG_WCE)) this.#writeCache = (config[CONFIG_WCE_AT]! & 1) !== 0
+    this.#writeCache = config[CONFIG_WCE_AT] !== 0
   }
 
   /** A driver that cannot ask for a flush wants every write to be stable. */

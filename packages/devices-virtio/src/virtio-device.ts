@@ -23,8 +23,8 @@ const ACCESS_PLATFORM = 1n << 33n
 export const feature = (...bits: number[]): bigint => bits.reduce((sum, bit) => sum | (1n << BigInt(bit)), 0n)
 /** NOTIFY_ON_EMPTY, ANY_LAYOUT, INDIRECT_DESC, EVENT_IDX, RING_RESET: every device. Spec: virt-machine.md section 6.9. */
 const COMMON_FEATURES = feature(24, 27, 28, 29, 40)
-/** NOTIFY_ON_EMPTY and ANY_LAYOUT mean nothing to a modern driver. */
-const LEGACY_FEATURES = feature(24, 27)
+/** NOTIFY_ON_EMPTY, ANY_LAYOUT and PCI's BAD_FEATURE mean nothing to a modern driver. */
+const LEGACY_FEATURES = feature(24, 27, 30)
 /** Used ring alignment before a legacy driver says otherwise. */
 const LEGACY_ALIGN = 4096
 
@@ -138,7 +138,7 @@ export class VirtioDevice implements VirtioBackend, VirtqueueHost {
       this.#log.guestError('the driver must accept ACCESS_PLATFORM', { device: this.idstr })
       status &= ~STATUS_FEATURES_OK
     }
-    this.status = status | (this.broken && this.modern ? STATUS_NEEDS_RESET : 0)
+    this.status = status
     this.started = (status & STATUS_DRIVER_OK) !== 0
     this.model.statusChanged?.(status)
     // A driver must not notify before DRIVER_OK, but may have filled its queues.
@@ -197,10 +197,9 @@ export class VirtioDevice implements VirtioBackend, VirtqueueHost {
   }
 
   fail(message: string): void {
-    if (this.broken) return
-    this.broken = true
     this.#log.guestError(`device broken: ${message}`, { device: this.idstr })
-    if (!this.modern) return
+    this.broken = true
+    if (!this.modern || this.status & STATUS_NEEDS_RESET) return
     this.status |= STATUS_NEEDS_RESET
     this.configChanged()
   }
@@ -225,11 +224,7 @@ export class VirtioDevice implements VirtioBackend, VirtqueueHost {
     this.guestFeatures = 0n
     this.status = this.isr = this.queueSelect = this.configGeneration = 0
     this.broken = this.disabled = this.started = false
-    this.config.fill(0)
-    for (const queue of this.queues) {
-      queue.reset()
-      queue.align = LEGACY_ALIGN
-    }
+    for (const queue of this.queues) queue.reset()
     this.model.reset?.()
   }
 

@@ -58,8 +58,8 @@ const STATUS = 0x070
 const QUEUE_DESC = 0x080
 const QUEUE_DRIVER = 0x090
 const QUEUE_DEVICE = 0x0a0
-const SHM_FIRST = 0x0b0
-const SHM_LAST = 0x0bc
+const SHM_LEN_LOW = 0x0b0
+const SHM_LEN_HIGH = 0x0b4
 const QUEUE_RESET = 0x0c0
 const CONFIG_GENERATION = 0x0fc
 const CONFIG = 0x100
@@ -184,17 +184,14 @@ class Slot implements VirtioTransport {
 
   reset(): void {
     this.#deviceFeaturesSel = this.#driverFeaturesSel = this.#pageShift = 0
+    virtioMmioVmstate.resetState(this.#written)
     this.#softReset()
   }
 
-  /** What the driver does with status 0: the legacy page size stays. */
+  /** What the driver does with status 0: the legacy page size stays, and what it wrote about its queues. */
   #softReset(): void {
     this.#backend?.reset()
-    this.#written.guest_features.fill(0)
-    for (const q of this.#written.vqs) {
-      q.num = q.descLow = q.descHigh = q.availLow = q.availHigh = q.usedLow = q.usedHigh = 0
-      q.enabled = false
-    }
+    for (const queue of this.#written.vqs) queue.enabled = false
     this.driveLine()
   }
 
@@ -221,7 +218,6 @@ class Slot implements VirtioTransport {
         return VENDOR
       case DEVICE_FEATURES: {
         if (this.legacyOnly) return this.#deviceFeaturesSel === 0 ? Number(backend.offeredFeatures & 0xffff_ffffn) : 0
-        if (this.#deviceFeaturesSel > 1) return 0
         return Number((backend.modernFeatures >> BigInt(32 * this.#deviceFeaturesSel)) & 0xffff_ffffn)
       }
       case QUEUE_NUM_MAX:
@@ -237,8 +233,8 @@ class Slot implements VirtioTransport {
       case CONFIG_GENERATION:
         return this.legacyOnly ? 0 : backend.configGeneration
     }
-    // There is no shared memory: a length and a base of all ones.
-    return offset >= SHM_FIRST && offset <= SHM_LAST ? 0xffff_ffff : 0
+    // There is no shared memory: a length of all ones.
+    return offset === SHM_LEN_LOW || offset === SHM_LEN_HIGH ? 0xffff_ffff : 0
   }
 
   #write(offset: number, bytes: 1 | 2 | 4, value: number): void {
@@ -254,10 +250,10 @@ class Slot implements VirtioTransport {
     }
     switch (offset) {
       case DEVICE_FEATURES_SEL:
-        this.#deviceFeaturesSel = value
+        this.#deviceFeaturesSel = value === 0 ? 0 : 1
         return
       case DRIVER_FEATURES_SEL:
-        this.#driverFeaturesSel = value
+        this.#driverFeaturesSel = value === 0 ? 0 : 1
         return
       case DRIVER_FEATURES:
         this.#writeFeatures(backend, value)
@@ -277,14 +273,12 @@ class Slot implements VirtioTransport {
         return
     }
     const queue = backend.queues[backend.queueSelect]
-    if (!queue) return
     if (this.legacyOnly) this.#writeLegacyQueue(queue, offset, value)
     else this.#writeModernQueue(queue, this.#written.vqs[backend.queueSelect]!, offset, value)
   }
 
   #writeFeatures(backend: VirtioBackend, value: number): void {
     const select = this.#driverFeaturesSel
-    if (select > 1) return
     if (!this.legacyOnly) this.#written.guest_features[select] = value
     else if (select === 0) backend.setGuestFeatures(BigInt(value))
   }
@@ -301,48 +295,47 @@ class Slot implements VirtioTransport {
     backend.setStatus(status)
   }
 
-  #writeLegacyQueue(queue: VirtioQueuePort, offset: number, value: number): void {
-    const backend = this.#backend!
+  #writeLegacyQueue(queue: VirtioQueuePort | undefined, offset: number, value: number): void {
     switch (offset) {
       case GUEST_PAGE_SIZE:
         this.#pageShift = value === 0 ? 0 : 31 - Math.clz32(value & -value)
         return
       case QUEUE_NUM:
-        queue.size = value
+        if (queue) queue.size = value
         return
       case QUEUE_ALIGN:
-        queue.align = value
+        if (queue) queue.align = value
         return
       case QUEUE_PFN:
-        if (value === 0) backend.reset()
-        else queue.setLegacyBase(BigInt(value) << BigInt(this.#pageShift))
+        if (value === 0) this.#softReset()
+        else queue?.setLegacyBase(BigInt(value) << BigInt(this.#pageShift))
         return
       default:
         this.#guestError('a legacy slot has no such register', offset)
     }
   }
 
-  #writeModernQueue(queue: VirtioQueuePort, written: QueueState, offset: number, value: number): void {
+  /** What is written is kept also for a queue that does not exist: it can be read back, and it migrates. */
+  #writeModernQueue(queue: VirtioQueuePort | undefined, written: QueueState, offset: number, value: number): void {
     switch (offset) {
       case QUEUE_NUM:
-        if (value < 1 || value > VIRTQUEUE_MAX_SIZE) return
-        written.num = value
-        queue.size = value
+        written.num = value & 0xffff
+        if (queue) queue.size = written.num
         return
       case QUEUE_READY:
-        if (value & 1) {
-          if (written.num !== 0) queue.size = written.num
+        written.enabled = (value & 1) !== 0
+        if (written.enabled && queue) {
+          queue.size = written.num
           queue.setRings(
             join(written.descLow, written.descHigh),
             join(written.availLow, written.availHigh),
             join(written.usedLow, written.usedHigh),
           )
-        } else queue.reset()
-        written.enabled = (value & 1) !== 0
+        }
         return
       case QUEUE_RESET:
         if (value !== 1) return
-        queue.reset()
+        queue?.reset()
         written.enabled = false
         return
     }

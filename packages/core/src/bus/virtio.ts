@@ -57,6 +57,8 @@ export interface VirtioBackend {
   writeConfig(offset: number, bytes: 1 | 2 | 4, value: number): void
   /** The driver says that it put something into the queue. */
   kick(queue: number): void
+  /** The driver broke a rule that leaves no way to go on: the device stops until it is reset. */
+  fail(message: string): void
   /** While true nothing is processed: bus mastering is off. */
   disabled: boolean
   reset(): void

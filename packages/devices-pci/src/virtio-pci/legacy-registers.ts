@@ -15,7 +15,7 @@ const QUEUE_VECTOR = 22
 const HEADER_BYTES = 20
 const HEADER_BYTES_MSIX = 24
 const PFN_SHIFT = 12n
-/** Offered to legacy drivers only; one that takes it does not mask features at all, so it gets none. */
+/** A driver that takes it does not mask features at all, so it gets none. */
 const BAD_FEATURE = 1n << 30n
 const VERSION_1 = 1n << 32n
 
@@ -35,7 +35,7 @@ export function legacyRegisters(regs: VirtioPciRegisters): MmioRegion {
     if (offset >= start) return backend.readConfig(offset - start, bytes)
     switch (offset) {
       case DEVICE_FEATURES:
-        return Number((backend.offeredFeatures | BAD_FEATURE) & 0xffff_ffffn)
+        return Number(backend.offeredFeatures & 0xffff_ffffn)
       case DRIVER_FEATURES:
         return Number(backend.guestFeatures & 0xffff_ffffn)
       case QUEUE_PFN:

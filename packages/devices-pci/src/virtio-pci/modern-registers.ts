@@ -1,5 +1,5 @@
 /** Common configuration of a modern virtio function. Spec: virtio 1.2, section 4.1.4.3. */
-import { type MmioRegion, VIRTQUEUE_MAX_SIZE } from '@ferryvm/core'
+import { type MmioRegion, VIRTIO_NO_VECTOR } from '@ferryvm/core'
 import type { ModernQueueState, VirtioPciState } from './modern-state.ts'
 import type { VirtioPciRegisters } from './registers.ts'
 
@@ -59,13 +59,11 @@ export function commonConfiguration(regs: VirtioPciRegisters, state: VirtioPciSt
       case QUEUE_NOTIFY_OFF:
         return backend.queueSelect
     }
-    const queue = selected()
-    if (!queue) return 0
     switch (offset) {
       case QUEUE_SIZE:
-        return queue.size
+        return selected()?.size ?? 0
       case QUEUE_MSIX_VECTOR:
-        return queue.vector
+        return selected()?.vector ?? VIRTIO_NO_VECTOR
       case QUEUE_ENABLE:
         return written().enabled ? 1 : 0
       case QUEUE_RESET:
@@ -98,34 +96,34 @@ export function commonConfiguration(regs: VirtioPciRegisters, state: VirtioPciSt
         if (value < state.vqs.length) backend.queueSelect = value
         return
     }
+    // What is written is kept also for a queue that does not exist: it can be read back, and it migrates.
     const queue = selected()
-    if (!queue) return
     const mine = written()
     switch (offset) {
       case QUEUE_SIZE:
-        if (value === 0 || value > VIRTQUEUE_MAX_SIZE) return
         mine.num = value
-        queue.size = value
+        if (queue) queue.size = value
         return
       case QUEUE_MSIX_VECTOR:
-        queue.vector = regs.validVector(value)
+        if (queue) queue.vector = regs.validVector(value)
         return
       case QUEUE_ENABLE:
         if (value !== 1) {
-          regs.guestError('a queue is enabled with 1 and never disabled by a write', value)
+          backend.fail(`queue_enable was written with ${value}; a queue is never disabled by a write`)
           return
         }
-        if (mine.num !== 0) queue.size = mine.num
+        mine.enabled = true
+        if (!queue) return
+        queue.size = mine.num
         queue.setRings(
           join(mine.descLow, mine.descHigh),
           join(mine.availLow, mine.availHigh),
           join(mine.usedLow, mine.usedHigh),
         )
-        mine.enabled = true
         return
       case QUEUE_RESET:
         if (value !== 1) return
-        queue.reset()
+        queue?.reset()
         mine.enabled = false
         return
     }
@@ -136,10 +134,8 @@ export function commonConfiguration(regs: VirtioPciRegisters, state: VirtioPciSt
   return { read: (offset) => read(offset) >>> 0, write: (offset, _bytes, value) => write(offset, value) }
 }
 
-export function resetModernState(state: VirtioPciState): void {
-  state.dfselect = 0
-  state.gfselect = 0
-  state.guest_features.fill(0)
+/** After a device reset: what the driver said of queues is forgotten, what it selected is not. */
+export function resetModernQueues(state: VirtioPciState): void {
   for (const q of state.vqs) {
     q.num = q.descLow = q.descHigh = q.availLow = q.availHigh = q.usedLow = q.usedHigh = 0
     q.enabled = false

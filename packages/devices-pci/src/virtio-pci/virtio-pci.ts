@@ -21,11 +21,13 @@ import {
 import { pciFunctionVmstate } from '../pci-function-vmstate.ts'
 import { hasTransitionalId, virtioIdentity } from './identity.ts'
 import { legacyBarBytes, legacyRegisters } from './legacy-registers.ts'
-import { commonConfiguration, resetModernState } from './modern-registers.ts'
+import { commonConfiguration, resetModernQueues } from './modern-registers.ts'
 import { virtioPciVmstate } from './modern-state.ts'
 import type { VirtioPciRegisters } from './registers.ts'
 
 const VERSION_1 = 1n << 32n
+/** Shown to legacy drivers: one that takes it does not mask features at all. */
+const BAD_FEATURE = 1n << 30n
 const ACCESS_PLATFORM = 1n << 33n
 const STATUS_DRIVER_OK = 4
 const ISR_QUEUE = 1
@@ -112,7 +114,7 @@ export class VirtioPciTransport implements VirtioTransport {
     ) {
       throw new DeviceConfigError(request.deviceId, `vectors=${String(vectors)} is not a number from 0 to 128`)
     }
-    this.features = VERSION_1 | (platform ? ACCESS_PLATFORM : 0n)
+    this.features = VERSION_1 | BAD_FEATURE | (platform ? ACCESS_PLATFORM : 0n)
     this.dma = {
       read: (address, into) => this.#function.dma.read(address, into),
       write: (address, from) => this.#function.dma.write(address, from),
@@ -157,11 +159,17 @@ export class VirtioPciTransport implements VirtioTransport {
     this.#interrupt(this.#configVector)
   }
 
-  /** The function itself is reset by the bus. */
+  /** Power-on. The function itself is reset by the bus. */
   reset(): void {
+    virtioPciVmstate.resetState(this.#modern)
+    this.#softReset()
+  }
+
+  /** What a driver does with status 0. */
+  #softReset(): void {
     this.#backend?.reset()
     this.#configVector = VIRTIO_NO_VECTOR
-    resetModernState(this.#modern)
+    resetModernQueues(this.#modern)
     this.#driveLine()
   }
 
@@ -210,7 +218,7 @@ export class VirtioPciTransport implements VirtioTransport {
       },
       validVector: (vector) => (vector < (transport.#msix?.vectorCount ?? 0) ? vector : VIRTIO_NO_VECTOR),
       writeStatus(status) {
-        if (status === 0) transport.reset()
+        if (status === 0) transport.#softReset()
         else backend.setStatus(status)
       },
       takeIsr() {
@@ -224,7 +232,7 @@ export class VirtioPciTransport implements VirtioTransport {
         else
           this.#log.guestError('a queue was notified while bus mastering is off', { device: this.#slot.address, queue })
       },
-      reset: () => transport.reset(),
+      reset: () => transport.#softReset(),
       guestError: (message, value) => this.#log.guestError(message, { device: this.#slot.address, value }),
     }
   }
