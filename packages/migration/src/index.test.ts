@@ -1,0 +1,23 @@
+import { expect, it } from 'vitest'
+import * as index from './index.ts'
+
+it('has these public names', () => {
+  expect(Object.keys(index).sort()).toEqual([
+    'CAPABILITIES',
+    'CapabilityError',
+    'DestinationFailedError',
+    'MigrationBlockedError',
+    'MigrationCancelledError',
+    'MigrationStateError',
+    'MigrationUriError',
+    'PARAMETERS',
+    'ParameterError',
+    'RamLoadError',
+    'RamLoader',
+    'RamSaver',
+    'ReturnPathError',
+    'createMigration',
+    'createZeroPageTest',
+    'isRunning',
+  ])
+})

@@ -1,0 +1,15 @@
+import { expect, it } from 'vitest'
+import * as index from './index.ts'
+
+it('has these public names', () => {
+  expect(Object.keys(index).sort()).toEqual([
+    'SocketAddressError',
+    'SocketConnectError',
+    'SocketListenError',
+    'formatAddress',
+    'parseTcpAddress',
+    'parseUnixAddress',
+    'tcp',
+    'unix',
+  ])
+})
