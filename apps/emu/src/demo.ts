@@ -99,7 +99,12 @@ async function startSide(
   const socket = join(folder, `${name}-${performance.now()}.qmp`)
   const options = [
     ...['run', '-m', '128M', '-device', 'intel-iommu'],
-    ...['-drive', `file=${disk},if=none,id=hd0`, '-device', 'virtio-blk-pci,drive=hd0,disable-legacy=on,iommu_platform=on'],
+    ...[
+      '-drive',
+      `file=${disk},if=none,id=hd0`,
+      '-device',
+      'virtio-blk-pci,drive=hd0,disable-legacy=on,iommu_platform=on',
+    ],
     ...['-serial', 'stdio', '-qmp', `unix:${socket},server=on,wait=off`, '-report-sections'],
     ...(incoming ? ['-incoming', incoming] : []),
   ]

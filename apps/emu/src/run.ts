@@ -28,6 +28,7 @@ export async function run(options: RunOptions): Promise<void> {
   const { machine, plugins } = built
   const migration = createMigration({
     machine,
+    uuid: options.uuid === undefined ? undefined : parseUuid(options.uuid),
     transports: [tcp(), unix(), ...plugins.flatMap((p) => p.transports ?? [])],
     log,
   })
@@ -103,7 +104,11 @@ async function openMonitors(
       server.close()
     })
   }
-  if (options.monitor !== 'none' && options.monitor !== 'stdio') {
+  if (options.monitor === 'stdio') {
+    if (terminal)
+      throw new UsageError('-monitor stdio: the terminal is the serial port; use -serial mon:stdio to share it')
+    monitor.attachHmp({ readable: process.stdin, writable: process.stdout })
+  } else if (options.monitor !== 'none') {
     const server = createServer((client) => monitor.attachHmp({ readable: client, writable: client }))
     await listen(server, parseListenAddress(options.monitor))
     closers.push(async () => {
@@ -111,6 +116,12 @@ async function openMonitors(
     })
   }
   return closers
+}
+
+/** @returns 16 bytes in the order they are written. @throws UsageError not a UUID */
+function parseUuid(text: string): Uint8Array {
+  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) throw new UsageError(`-uuid ${text}: not a UUID`)
+  return Uint8Array.from(text.replaceAll('-', '').match(/../g)!, (byte) => Number.parseInt(byte, 16))
 }
 
 /** One JSON line on stderr for every section of device state, while it happens. */
