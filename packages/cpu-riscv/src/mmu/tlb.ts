@@ -91,7 +91,7 @@ export class Tlb {
 
   /** The translation being filled in is part of a superpage. */
   noteSuperpage(lo: number, hi: number): void {
-    this.#superpages[((lo >>> 30) | (hi << 2)) & 4095] = 1
+    this.#superpages[superpageHash(lo, hi)] = 1
     this.#anySuperpage = true
   }
 
@@ -109,7 +109,7 @@ export class Tlb {
 
   /** The translation of one virtual address, all banks but M's. */
   flushPage(lo: number, hi: number): void {
-    if (this.#superpages[((lo >>> 30) | (hi << 2)) & 4095]) {
+    if (this.#superpages[superpageHash(lo, hi)]) {
       this.flushTranslated()
       return
     }
@@ -181,4 +181,10 @@ export class Tlb {
     }
     this.#fetchUsed &= ~banks
   }
+}
+
+/** Of an address's GiB. All bits take part: a kernel's linear map and user space often agree in the low ones. */
+function superpageHash(lo: number, hi: number): number {
+  const gib = (lo >>> 30) | (hi << 2)
+  return (gib ^ (gib >>> 12) ^ (gib >>> 24)) & 4095
 }
