@@ -10,6 +10,7 @@ import { type Handler, SLOT } from './slots.ts'
 export interface HandlerEnvironment {
   readonly hartBase: number
   readonly handlerType: number
+  readonly fusesMultiplyAdd: boolean
   readonly imports: {
     readonly load: number
     readonly store: number
@@ -75,6 +76,7 @@ export class InterpreterEmit implements Emit {
   readonly #budget: Local<'i32'>
   readonly #state: ReturnType<typeof state>
   #ended = false
+  #dirtiesFp = false
 
   /** @param slow index of the function to give up to, asked for when needed; undefined: this is the slow function */
   constructor(body: FunctionBody, env: HandlerEnvironment, handler: Handler, slow: (() => number) | undefined) {
@@ -87,9 +89,14 @@ export class InterpreterEmit implements Emit {
     this.#state = state(env.hartBase)
   }
 
+  get fusesMultiplyAdd(): boolean {
+    return this.#env.fusesMultiplyAdd
+  }
+
   /** After the semantics: goes on with the next instruction unless they went elsewhere. */
   finish(): void {
     if (this.#ended) return
+    if (this.#dirtiesFp) this.#markFpDirty()
     this.#dispatchNext()
   }
 
@@ -277,15 +284,18 @@ export class InterpreterEmit implements Emit {
     this.rd(value)
   }
   fpEnabled(dirties: boolean): void {
-    const { body } = this
     const off = this.#state.get32(LAYOUT.fpOff32)
     if (this.#slow !== undefined) {
       this.#giveUp(dirties ? off : i32.eq(off, i32.const(1)))
       return
     }
     this.illegalIf(i32.eq(off, i32.const(1)))
-    if (!dirties) return
-    body.if(off, () => {
+    if (dirties) this.#dirtiesFp = true
+  }
+  /** Last of all: an instruction that traps (a load, a reserved rounding mode) leaves mstatus.FS as it was. */
+  #markFpDirty(): void {
+    const { body } = this
+    body.if(this.#state.get32(LAYOUT.fpOff32), () => {
       const mstatus = csrOffset('mstatus')
       body.put(this.#state.set32(mstatus, i32.or(this.#state.get32(mstatus), i32.const(0x6000))))
       body.put(this.#state.set32(LAYOUT.fpOff32, i32.const(0)))

@@ -2,6 +2,7 @@ import { LAYOUT } from '../hart/layout.ts'
 import { fpu } from '../softfloat/fpu.ts'
 import type { HartImports, Interpreter, InterpreterExports, InterpreterOptions } from './contract.ts'
 import { SlotDecoder } from './decoder.ts'
+import { fusesMultiplyAdd } from './fused-multiply-add.ts'
 import { createInterpreterModule, HART } from './module.ts'
 
 /** Extensions that not every hart has. */
@@ -30,7 +31,7 @@ export function makeInterpreter({ memory, hartBase, profile, imports }: Interpre
       return result
     },
   }
-  const module = new WebAssembly.Module(createInterpreterModule(hartBase))
+  const module = new WebAssembly.Module(createInterpreterModule(hartBase, fusesMultiplyAdd()))
   const instance = new WebAssembly.Instance(module, { [HART]: { memory, ...hart } })
   return { code: decoder, exports: instance.exports as unknown as InterpreterExports }
 }

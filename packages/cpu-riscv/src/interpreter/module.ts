@@ -14,8 +14,9 @@ export const HART = 'hart'
  * instruction's. Every function is `(slot, budget) -> exit`; `budget` is how many instructions are left to do.
  *
  * @param hartBase memory offset that LAYOUT counts from; becomes a constant of the code
+ * @param fusesMultiplyAdd what {@link fusesMultiplyAdd} found out
  */
-export function createInterpreterModule(hartBase: number): Uint8Array<ArrayBuffer> {
+export function createInterpreterModule(hartBase: number, fusesMultiplyAdd: boolean): Uint8Array<ArrayBuffer> {
   const module = new ModuleBuilder()
   const { get, get32, set, set32 } = state(hartBase)
   const none = i32.const(0)
@@ -117,6 +118,7 @@ export function createInterpreterModule(hartBase: number): Uint8Array<ArrayBuffe
   const env: HandlerEnvironment = {
     hartBase,
     handlerType,
+    fusesMultiplyAdd,
     imports,
     exitPoll,
     exitTrap,

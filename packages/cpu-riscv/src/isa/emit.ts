@@ -71,6 +71,8 @@ export interface Emit {
   fflags(): I32
   /** Ors into fflags. */
   raise(flags: I32): void
+  /** Does v128.relaxed_madd round once here? Otherwise fused operations need softfloat. */
+  readonly fusesMultiplyAdd: boolean
   /** Softfloat; operands and result in the formats of softfloat/ops.ts. */
   fpu(op: FpuOpName, operands: readonly I64[], roundingMode: I32): I64
 

@@ -4,7 +4,8 @@
  * `syntax` uses one letter per operand: d s t rd rs1 rs2 as x registers; D S T R rd rs1 rs2 rs3 as f registers; j signed
  * immediate; o the same as an offset; > shift amount; u upper immediate (bits 31:12); p branch target; a jump target;
  * Z the rs1 field as a number; E CSR; m rounding mode (left out when dynamic); M the same, also left out when it is what
- * assemblers write by default for an exact conversion (rne); P Q fence sets; F value of fli. Everything else is literal.
+ * assemblers write by default for an exact conversion (rne); P Q fence sets; F value of fli; N the mode rtz,
+ * written out; n the immediate unless it is zero. Everything else is literal.
  * Spec: RISC-V Unprivileged ISA, section 2.2 "Base Instruction Formats".
  */
 
@@ -52,6 +53,18 @@ const format = (syntax: string, operandBits: number, imm: (insn: number) => numb
   imm,
 })
 
+/** What fli can load, by its rs1 field. 1 is the smallest normal number. Spec: Zfa, "Load-Immediate Instructions". */
+export const LOADABLE: readonly (number | 'min')[] = [
+  ...[-1, 'min' as const, 2 ** -16, 2 ** -15, 2 ** -8, 2 ** -7, 0.0625, 0.125, 0.25, 0.3125, 0.375, 0.4375, 0.5, 0.625],
+  ...[0.75, 0.875, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 4, 8, 16, 128, 256, 2 ** 15, 2 ** 16, Infinity, NaN],
+]
+const scratch = new DataView(new ArrayBuffer(8))
+const loadable = (insn: number, set: 'setFloat32' | 'setFloat64'): number => {
+  const value = LOADABLE[(insn >>> 15) & 31]
+  scratch[set](0, value === 'min' ? (set === 'setFloat32' ? 2 ** -126 : 2 ** -1022) : value)
+  return scratch.getInt32(0)
+}
+
 export const FORMATS = {
   r: format('d,s,t', RD | RS1 | RS2),
   /** One source. */
@@ -89,8 +102,10 @@ export const FORMATS = {
   xToFp: format('D,s', RD | RS1),
   xToFpRounded: format('D,s,m', RD | RS1 | RM),
   xToFpExact: format('D,s,M', RD | RS1 | RM),
-  fli: format('D,F', RD | RS1),
-  fcvtmod: format('d,S', RD | RS1),
+  /** The immediate is the constant itself: all of a binary32, the upper half of a binary64 (the lower one is zero). */
+  fliS: format('D,F', RD | RS1, (insn) => loadable(insn, 'setFloat32')),
+  fliD: format('D,F', RD | RS1, (insn) => loadable(insn, 'setFloat64')),
+  fcvtmod: format('d,S,N', RD | RS1),
 } as const satisfies Record<string, Format>
 
 export type FormatName = keyof typeof FORMATS

@@ -1,5 +1,7 @@
 /** All rows, and the way from an instruction's bits to its row. */
+import { zba, zbb, zbc, zbs } from './bitmanip.ts'
 import { compressed } from './compressed.ts'
+import { rv64d, rv64f, zfa } from './floating-point.ts'
 import { hasRoundingMode, type Operands, readOperands } from './formats.ts'
 import type { CompressedInstruction, Instruction } from './row.ts'
 import { rv64a } from './rv64a.ts'
@@ -11,6 +13,13 @@ export const INSTRUCTIONS: readonly Instruction[] = [
   ...rv64i,
   ...rv64m,
   ...rv64a,
+  ...rv64f,
+  ...rv64d,
+  ...zfa,
+  ...zba,
+  ...zbb,
+  ...zbc,
+  ...zbs,
   ...zicsr,
   ...zifencei,
   ...zicbom,
