@@ -538,12 +538,15 @@ describe('stopping and moving', () => {
     const offset = 2 ** 32
     const machine = (on: boolean) =>
       VirtioBench.create([
-        virtioBlk({ drive: disk().drive }, { bus: 'pcie.0', options: { 'disable-legacy': 'on' } }),
+        virtioBlk(
+          { drive: disk().drive },
+          { bus: 'pcie.0', options: { 'disable-legacy': 'on', iommu_platform: 'on' } },
+        ),
         offsetIommu({ offset, sourceId: 8, on }),
       ])
     await using from = await machine(true)
     from.machine.start()
-    const { queues, notify } = startModern(from, 1, { iovaOffset: offset })
+    const { queues, notify } = startModern(from, 1, { features: 3n << 32n, iovaOffset: offset })
     blkRequest(from, queues[0]!, { type: FLUSH })
     notify(0)
     await queues[0]!.used(1)
@@ -560,6 +563,18 @@ describe('stopping and moving', () => {
     to.load('offset-iommu', from.save('offset-iommu'), 1)
     loadDevice()
     expect(to.machine.sections.entries().map((e) => e.idstr)[0], 'which is why it is saved first').toBe('offset-iommu')
+  })
+
+  it('gives physical addresses to a device that does not offer ACCESS_PLATFORM, whatever IOMMU is in front', async () => {
+    await using bench = await VirtioBench.create([
+      virtioBlk({ drive: disk().drive }, { bus: 'pcie.0' }),
+      offsetIommu({ offset: 2 ** 32, sourceId: 8, on: false }),
+    ])
+    bench.machine.start()
+    const { queues, notify } = startModern(bench, 1)
+    blkRequest(bench, queues[0]!, { type: FLUSH })
+    notify(0)
+    await queues[0]!.used(1)
   })
 
   it.each([

@@ -62,7 +62,7 @@ export class PciBus implements Bus {
       }
       return { path: slot.address, context: slot, dma, reset }
     }
-    const transport = new VirtioPciTransport(slot, request, this.#log)
+    const transport = new VirtioPciTransport(slot, request, this.#physical, this.#log)
     return {
       path: slot.address,
       context: transport,

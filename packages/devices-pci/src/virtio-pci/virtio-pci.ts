@@ -73,14 +73,19 @@ export class VirtioPciTransport implements VirtioTransport {
   readonly #log: Logger
   readonly #disableLegacy: boolean
   readonly #vectors: number | undefined
+  readonly #translated: boolean
   readonly #modern = virtioPciVmstate.createState()
   #configVector = VIRTIO_NO_VECTOR
   #fn: PciFunction | undefined
   #msix: PciMsix | undefined
   #backend: VirtioBackend | undefined
 
-  /** @throws DeviceConfigError an option is unknown, or two contradict each other */
-  constructor(slot: PciSlot, request: BusRequest, log: Logger) {
+  /**
+   * @param physical guest memory without translation: a device that does not offer ACCESS_PLATFORM is given physical
+   * addresses by its driver, whatever IOMMU is in front. Spec: iommu.md section b; virtio 1.2, section 6
+   * @throws DeviceConfigError an option is unknown, or two contradict each other
+   */
+  constructor(slot: PciSlot, request: BusRequest, physical: AddressSpace, log: Logger) {
     this.#slot = slot
     this.#deviceId = request.deviceId
     this.#log = log
@@ -115,15 +120,18 @@ export class VirtioPciTransport implements VirtioTransport {
       throw new DeviceConfigError(request.deviceId, `vectors=${String(vectors)} is not a number from 0 to 128`)
     }
     this.features = VERSION_1 | BAD_FEATURE | (platform ? ACCESS_PLATFORM : 0n)
-    this.dma = {
-      read: (address, into) => this.#function.dma.read(address, into),
-      write: (address, from) => this.#function.dma.write(address, from),
-    }
+    this.#translated = platform
+    this.dma = !platform
+      ? physical
+      : {
+          read: (address, into) => this.#function.dma.read(address, into),
+          write: (address, from) => this.#function.dma.write(address, from),
+        }
     this.state = this.#transportState()
   }
 
   get dmaEnabled(): boolean {
-    return this.#function.busMaster
+    return !this.#translated || this.#function.busMaster
   }
 
   connect(backend: VirtioBackend): void {
@@ -228,7 +236,7 @@ export class VirtioPciTransport implements VirtioTransport {
         return isr
       },
       kick: (queue) => {
-        if (transport.#function.busMaster) backend.kick(queue)
+        if (transport.dmaEnabled) backend.kick(queue)
         else
           this.#log.guestError('a queue was notified while bus mastering is off', { device: this.#slot.address, queue })
       },
