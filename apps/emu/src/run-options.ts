@@ -89,6 +89,10 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
   const harts = Number(parseKeyvals(raw.smp, 'cpus').cpus)
   if (!Number.isInteger(harts) || harts < 1 || harts > 8) throw new UsageError(`-smp ${raw.smp}: 1 to 8 harts`)
 
+  if (raw.uuid !== undefined && !/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(raw.uuid)) {
+    throw new UsageError(`-uuid ${raw.uuid}: not a UUID`)
+  }
+
   return {
     machine,
     memoryBytes,

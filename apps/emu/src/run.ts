@@ -28,7 +28,7 @@ export async function run(options: RunOptions): Promise<void> {
   const { machine, plugins } = built
   const migration = createMigration({
     machine,
-    uuid: options.uuid === undefined ? undefined : parseUuid(options.uuid),
+    uuid: options.uuid && Uint8Array.from(Buffer.from(options.uuid.replaceAll('-', ''), 'hex')),
     transports: [tcp(), unix(), ...plugins.flatMap((p) => p.transports ?? [])],
     log,
   })
@@ -116,12 +116,6 @@ async function openMonitors(
     })
   }
   return closers
-}
-
-/** @returns 16 bytes in the order they are written. @throws UsageError not a UUID */
-function parseUuid(text: string): Uint8Array {
-  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) throw new UsageError(`-uuid ${text}: not a UUID`)
-  return Uint8Array.from(text.replaceAll('-', '').match(/../g)!, (byte) => Number.parseInt(byte, 16))
 }
 
 /** One JSON line on stderr for every section of device state, while it happens. */
