@@ -28,7 +28,8 @@ export async function run(options: RunOptions): Promise<void> {
   const { machine, plugins } = built
   const migration = createMigration({
     machine,
-    uuid: options.uuid && Uint8Array.from(Buffer.from(options.uuid.replaceAll('-', ''), 'hex')),
+    uuid:
+      options.uuid === undefined ? undefined : Uint8Array.from(Buffer.from(options.uuid.replaceAll('-', ''), 'hex')),
     transports: [tcp(), unix(), ...plugins.flatMap((p) => p.transports ?? [])],
     log,
   })
