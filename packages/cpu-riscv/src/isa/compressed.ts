@@ -88,7 +88,7 @@ export const compressed: readonly CompressedInstruction[] = [
   row('c.sw', 0xc000, QUADRANT, 'sw', 't,o(s)', (i) => ({ rs2: rdShort(i), rs1: rs1Short(i), imm: offsetW(i) })),
   row('c.sd', 0xe000, QUADRANT, 'sd', 't,o(s)', (i) => ({ rs2: rdShort(i), rs1: rs1Short(i), imm: offsetD(i) })),
 
-  row('c.nop', 0x0001, 0xef83, 'addi', 'n', (i) => ({ rd: 0, rs1: 0, imm: imm6(i) })),
+  /** c.nop is c.addi x0, 0. */
   row('c.addi', 0x0001, QUADRANT, 'addi', 'd,j', (i) => ({ rd: rd(i), rs1: rd(i), imm: imm6(i) })),
   row(
     'c.addiw',

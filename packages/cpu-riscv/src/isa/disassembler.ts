@@ -21,7 +21,9 @@ const loadableText = (value: number | 'min'): string => {
 }
 
 /** The text of each operand letter (see formats.ts); undefined leaves the operand out. */
-const OPERANDS: Readonly<Record<string, (o: Operands, pc: bigint, options: DisassemblerOptions) => string | undefined>> = {
+const OPERANDS: Readonly<
+  Record<string, (o: Operands, pc: bigint, options: DisassemblerOptions) => string | undefined>
+> = {
   d: (o) => `x${o.rd}`,
   s: (o) => `x${o.rs1}`,
   t: (o) => `x${o.rs2}`,
@@ -42,7 +44,6 @@ const OPERANDS: Readonly<Record<string, (o: Operands, pc: bigint, options: Disas
   P: (o) => fenceSet((o.imm >> 4) & 15),
   Q: (o) => fenceSet(o.imm & 15),
   F: (o) => loadableText(LOADABLE[o.rs1]),
-  n: (o) => (o.imm === 0 ? undefined : String(o.imm)),
   N: () => ROUNDING_MODES[RTZ],
 }
 

@@ -5,7 +5,7 @@
  * immediate; o the same as an offset; > shift amount; u upper immediate (bits 31:12); p branch target; a jump target;
  * Z the rs1 field as a number; E CSR; m rounding mode (left out when dynamic); M the same, also left out when it is what
  * assemblers write by default for an exact conversion (rne); P Q fence sets; F value of fli; N the mode rtz,
- * written out; n the immediate unless it is zero. Everything else is literal.
+ * written out. Everything else is literal.
  * Spec: RISC-V Unprivileged ISA, section 2.2 "Base Instruction Formats".
  */
 
