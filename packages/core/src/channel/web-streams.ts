@@ -24,6 +24,8 @@ export function fromWebStreams({ readable, writable }: WebStreamPair): Channel {
   reader.closed.catch(() => {})
   let writeShut = false
   let readShut = false
+  /** Writes that the stream has not taken yet. */
+  const waiting = new Set<(error: Error) => void>()
 
   async function pull(): Promise<void> {
     if (pulling || readShut || state.closed) return
@@ -40,17 +42,23 @@ export function fromWebStreams({ readable, writable }: WebStreamPair): Channel {
     }
   }
 
-  async function write(buffers: readonly Uint8Array[]): Promise<void> {
-    state.throwIfClosed()
-    try {
-      for (const buffer of buffers) {
-        if (buffer.length === 0) continue
-        await writer.ready
-        await writer.write(new Uint8Array(buffer))
-      }
-    } catch (error) {
-      throw state.closed ? state.error() : asChannelClosed(error)
+  async function writeAll(buffers: readonly Uint8Array[]): Promise<void> {
+    for (const buffer of buffers) {
+      if (buffer.length === 0) continue
+      await writer.ready
+      if (state.closed) return
+      await writer.write(new Uint8Array(buffer))
     }
+  }
+  function write(buffers: readonly Uint8Array[]): Promise<void> {
+    if (state.closed) return Promise.reject(state.error())
+    // A stream settles an aborted write only when its sink lets go of it, which may be never.
+    return new Promise((resolve, reject) => {
+      waiting.add(reject)
+      writeAll(buffers)
+        .then(resolve, (error) => reject(state.closed ? state.error() : asChannelClosed(error)))
+        .finally(() => waiting.delete(reject))
+    })
   }
 
   return {
@@ -73,11 +81,15 @@ export function fromWebStreams({ readable, writable }: WebStreamPair): Channel {
     },
     async close(reason) {
       if (!state.close(reason)) return
-      inbox.drop(state.error())
-      const cancelled = reader.cancel(reason).catch(() => {})
-      if (reason !== undefined) await writer.abort(reason).catch(() => {})
-      else if (!writeShut) await writer.close().catch(() => {})
-      await cancelled
+      const error = state.error()
+      inbox.drop(error)
+      const unsent = waiting.size > 0
+      for (const reject of waiting) reject(error)
+      waiting.clear()
+      // Not awaited: what was accepted still goes out, as fast as the peer reads it.
+      reader.cancel(reason).catch(() => {})
+      if (reason !== undefined || unsent) writer.abort(error).catch(() => {})
+      else if (!writeShut) writer.close().catch(() => {})
     },
   }
 }
