@@ -5,10 +5,21 @@ import { csrOffset, LAYOUT } from '../hart/layout.ts'
 const word = (name: Parameters<typeof csrOffset>[0]): number => csrOffset(name) >> 2
 const M = { epc: word('mepc'), cause: word('mcause'), tval: word('mtval'), vec: word('mtvec') } as const
 const S = { epc: word('sepc'), cause: word('scause'), tval: word('stval'), vec: word('stvec') } as const
+/** What the hypervisor extension has traps write besides; nothing here has more to say than zero. */
+const M_GUEST = [word('mtval2'), word('mtinst')]
+const S_GUEST = [word('htval'), word('htinst')]
 const COUNTERS = LAYOUT.counters >> 3
 
 /** Where an xRET may not go. */
 export const ENTERS_VIRTUALIZATION = -1
+
+/**
+ * A reservation does not outlive a change of context, so that an SC cannot succeed on the LR of another one: stock QEMU
+ * forgets it on every trap and every return from one.
+ */
+function dropReservation(hart: HartState): void {
+  hart.i32[WORD.loadRes] = hart.i32[WORD.loadRes + 1] = -1
+}
 
 /**
  * Enters the trap handler: privilege, the mstatus stack, xepc, xcause, xtval, pc. The caller updates translation state
@@ -33,12 +44,14 @@ export function takeTrap(hart: HartState, cause: number, interrupt: boolean, val
   }
   i32[WORD.mstatus] = mstatus
   i32[WORD.priv] = delegated ? PRIV.S : PRIV.M
+  dropReservation(hart)
   i32[to.epc] = i32[WORD.pc]
   i32[to.epc + 1] = i32[WORD.pc + 1]
   i32[to.cause] = cause
   i32[to.cause + 1] = interrupt ? 1 << 31 : 0
   i32[to.tval] = valueLo
   i32[to.tval + 1] = valueHi
+  for (const at of delegated ? S_GUEST : M_GUEST) i32[at] = i32[at + 1] = 0
   const vector = i32[to.vec]
   i32[WORD.pc] = vector & ~3
   i32[WORD.pc + 1] = i32[to.vec + 1]
@@ -59,6 +72,7 @@ export function mret(hart: HartState): boolean {
   i32[WORD.mstatus] = mstatus
   i32[WORD.mstatus + 1] &= ~MSTATUSH.MPV
   i32[WORD.priv] = to
+  dropReservation(hart)
   i32[WORD.pc] = i32[M.epc]
   i32[WORD.pc + 1] = i32[M.epc + 1]
   return true
@@ -78,6 +92,7 @@ export function sret(hart: HartState): boolean {
   mstatus |= MSTATUS.SPIE
   i32[WORD.mstatus] = mstatus
   i32[WORD.priv] = to
+  dropReservation(hart)
   i32[WORD.pc] = i32[S.epc]
   i32[WORD.pc + 1] = i32[S.epc + 1]
   return true
