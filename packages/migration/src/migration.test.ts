@@ -1,3 +1,4 @@
+import { type AddressInfo, connect, createServer } from 'node:net'
 import { FerryError, nextTurn } from '@ferryvm/core'
 import { afterEach, describe, expect, it } from 'vitest'
 import { tcp, unix } from '../../transport-socket/src/index.ts'
@@ -101,6 +102,25 @@ describe('precopy (protocol.md section 1, ram.md sections 1 to 3)', () => {
       'full globalstate/0 0',
     ])
     expect(loaded).toEqual(seen.map((s) => s.split('/').slice(0, -1).join('/')))
+  })
+
+  it('asks for confirmation only where an answer can come back, and only if it is to', async () => {
+    for (const [duplex, confirm, asked] of [
+      [true, true, true],
+      [true, false, false],
+      [false, true, false],
+    ] as const) {
+      const chunks: Uint8Array[] = []
+      const { a, b } = pair({ ramPages: 2, duplex, confirm, record: (bytes) => chunks.push(bytes.slice()) })
+      const arriving = await b.migration.incoming('loop:x')
+      await a.migration.migrate('loop:x')
+      await arriving.done
+      // stream.md section 7: right behind the configuration, "fake".
+      const command = Buffer.concat(chunks)
+        .subarray(8 + 5 + 4, 8 + 5 + 4 + 14)
+        .toString('hex')
+      expect(command === '08000100000800020004' + '00000001').toBe(asked)
+    }
   })
 
   it('a stopped machine arrives stopped', async () => {
@@ -266,6 +286,57 @@ describe('failure', () => {
     await a.migration.migrate('loop:x')
     await arriving.done
     expect(b.machine.wrongPages()).toEqual([])
+  })
+
+  it('a TCP connection that dies after any number of bytes: the guest runs on here and only here', async () => {
+    let total = 0
+    let cutAfter = Number.POSITIVE_INFINITY
+    let target = 0
+    const proxy = createServer((near) => {
+      const far = connect(target, '127.0.0.1')
+      let forwarded = 0
+      near.on('data', (bytes: Buffer) => {
+        const part = bytes.subarray(0, cutAfter - forwarded)
+        forwarded += part.length
+        total = Math.max(total, forwarded)
+        far.write(part)
+        if (forwarded >= cutAfter) {
+          far.end()
+          near.destroy()
+        }
+      })
+      near.on('end', () => far.end())
+      far.on('data', (bytes) => near.writable && near.write(bytes))
+      far.on('end', () => near.end())
+      for (const socket of [near, far]) socket.on('error', () => {})
+    })
+    await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
+    open.push({ [Symbol.asyncDispose]: async () => void proxy.close() })
+    const { port } = proxy.address() as AddressInfo
+    const tiny = { ramPages: 2, romPages: 1, writesPerTurn: 1 }
+    const move = async (a: End, b: End) => {
+      const arriving = await b.migration.incoming('tcp:127.0.0.1:0')
+      target = Number(arriving.uri.split(':').at(-1))
+      return Promise.all([outcome(a.migration.migrate(`tcp:127.0.0.1:${port}`)), outcome(arriving.done)])
+    }
+    // The length of a stream from a machine that stands still; the running one's differs by a few pages.
+    const still = [end(tiny, [tcp()]), end(tiny, [tcp()])] as const
+    expect(await move(...still)).toEqual([undefined, undefined])
+    const a = end(tiny, [tcp()])
+    const b = end(tiny, [tcp()])
+    await a.machine.stop('paused')
+    const length = total
+    for (cutAfter = 1; cutAfter < length; cutAfter += cutAfter < 60 || cutAfter > length - 60 ? 1 : 53) {
+      const [here, there] = await move(a, b)
+      expect(FerryError.isInstance(here), `cut after ${cutAfter}: ${here}`).toBe(true)
+      expect(FerryError.isInstance(there), `cut after ${cutAfter}: ${there}`).toBe(true)
+      expect(a.machine.runState).toBe('paused')
+      expect(b.machine.runState).toBe('inmigrate')
+    }
+    cutAfter = Number.POSITIVE_INFINITY
+    a.machine.start()
+    expect(await move(a, b)).toEqual([undefined, undefined])
+    expect(b.machine.runState).toBe('running')
   })
 
   it('a flipped bit anywhere: a typed error and the guest runs here, or it arrived; never a hang, a crash, two guests or none', async () => {
