@@ -4,6 +4,7 @@ import { RAM_BASE, type TestHart, testHart } from '../hart/hart-testing.ts'
 import { HART_AREA, MMU_BANK, TLB_BANK_BYTES } from '../hart/layout.ts'
 import { AccessKind } from '../interpreter/contract.ts'
 import { CAUSE } from '../trap/causes.ts'
+import { Request } from '../worker/requests.ts'
 
 const { u8, i32, u32, i64 } = AccessKind
 const V = 1n
@@ -106,6 +107,26 @@ describe('loads and stores without translation', () => {
       ['r', 5, 1],
       [4, 4, 0xffff_ffff],
     ])
+  })
+
+  it('a bank that a device switches to commands is MMIO from the next access on', () => {
+    const t = testHart()
+    const bank = t.memory.addBlock('bank', 4096)
+    const handle = t.map.addRam(0x2000_0000, bank, 'romd', {
+      read: () => 0x80,
+      write: () => handle.setMode('io'),
+    })
+    t.map.onRamMappingsChanged(() => {
+      t.control.setMappings(t.map.ramMappings())
+      Atomics.or(t.hart.i32, WORD.request, Request.mappings)
+    })
+    t.control.setMappings(t.map.ramMappings())
+    Atomics.or(t.hart.i32, WORD.request, Request.mappings)
+    t.core.serveRequests()
+    expect(t.imports.load(0x2000_0000n, u8, 0)).toBe(0n)
+    expect(hasWriteEntry(t, MMU_BANK.M, 0x2000_0000n)).toBe(false)
+    t.imports.store(0x2000_0000n, 0x70n, 1, 0)
+    expect(t.imports.load(0x2000_0000n, u8, 0)).toBe(0x80n)
   })
 
   it('wants atomics aligned and in RAM', () => {

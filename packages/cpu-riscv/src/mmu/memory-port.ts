@@ -36,6 +36,7 @@ export class MemoryPort {
   readonly #translation: Translation
   readonly #codePages: CodePages
   readonly #mmio: MmioClient
+  readonly #afterMmio: () => void
   /** To take a BigInt apart without allocating. */
   readonly #big = new BigInt64Array(2)
   readonly #half = new Int32Array(this.#big.buffer)
@@ -56,6 +57,8 @@ export class MemoryPort {
     translation: Translation
     codePages: CodePages
     mmio: MmioClient
+    /** A device has run: it may have changed what memory looks like. */
+    afterMmio: () => void
   }) {
     this.#hart = parts.hart
     this.#profile = parts.profile
@@ -66,6 +69,7 @@ export class MemoryPort {
     this.#translation = parts.translation
     this.#codePages = parts.codePages
     this.#mmio = parts.mmio
+    this.#afterMmio = parts.afterMmio
   }
 
   /** See HartImports.load. */
@@ -80,6 +84,7 @@ export class MemoryPort {
     const mem = this.#mem
     if (mem < 0) {
       if (!this.#mmio.read(this.#physicalAddress, bytes)) return this.#fault(CAUSE.loadAccess, lo, hi)
+      this.#afterMmio()
       return extend(this.#mmio.value, kind)
     }
     const views = this.#views
@@ -117,6 +122,7 @@ export class MemoryPort {
       if (!this.#mmio.write(this.#physicalAddress, bytes, BigInt.asUintN(bytes * 8, value))) {
         this.#fault(CAUSE.storeAccess, lo, hi)
       }
+      this.#afterMmio()
       return
     }
     if (this.#mode === MODE.rom) return
@@ -153,15 +159,15 @@ export class MemoryPort {
     this.#big[0] = address
     const lo = this.#half[0] & -CACHE_BLOCK_BYTES
     const hi = this.#half[1]
-    const faultLo = this.#half[0]
+    // A fault names the block, as stock QEMU has it; the specification would allow any address in it.
     if (!this.#cacheBlockEnabled(op)) {
       this.#hart.i32[WORD.trapPending] = Pending.illegal
       return
     }
     if (op === CBO_ZERO) {
-      if (!this.#locate(lo, hi, ACCESS.write, CACHE_BLOCK_BYTES, faultLo)) return
+      if (!this.#locate(lo, hi, ACCESS.write, CACHE_BLOCK_BYTES)) return
       if (this.#mem < 0 || this.#mode !== MODE.ram) {
-        this.#fault(CAUSE.storeAccess, faultLo, hi)
+        this.#fault(CAUSE.storeAccess, lo, hi)
         return
       }
       this.#admitWrite(lo, hi, this.#mem, CACHE_BLOCK_BYTES)
@@ -170,7 +176,7 @@ export class MemoryPort {
     }
     // No cache to manage; but the block must be accessible, and what is not is reported like a store.
     if (this.#try(lo, hi, ACCESS.read) !== OK) {
-      this.#locate(lo, hi, ACCESS.write, CACHE_BLOCK_BYTES, faultLo)
+      this.#locate(lo, hi, ACCESS.write, CACHE_BLOCK_BYTES)
     }
   }
 

@@ -96,6 +96,12 @@ export class HartCore {
       translation: this.#translation,
       codePages: this.#codePages,
       mmio: parts.mmio,
+      afterMmio: () => {
+        // A flash bank that changes between array and commands does so before the guest's next access.
+        if (!(Atomics.load(hart.i32, WORD.request) & Request.mappings)) return
+        Atomics.and(hart.i32, WORD.request, ~Request.mappings)
+        this.#refreshMappings()
+      },
     })
     this.#translation.reset()
   }
