@@ -165,7 +165,7 @@ export const MMU_BANKS = 4
  * Fetch TLB: direct mapped, {tag i64, slots i32, mem i32}; tag as above; slots = memory offset of the page's decoded
  * slots, mem = memory offset of its bytes (for pageMem32). One bank each for U, S and M: fetchTlb32 names the one in force.
  */
-export const FETCH_TLB_ENTRIES = 256
+export const FETCH_TLB_ENTRIES = 1024
 export const FETCH_BANK_BYTES = FETCH_TLB_ENTRIES * TLB_ENTRY_BYTES
 export const FETCH_BANK = { U: 0, S: 1, M: 2 } as const
 export const FETCH_BANKS = 3
@@ -190,5 +190,5 @@ export const HART_AREA = {
   /** Decoded pages, {@link PAGE_SLOT_BYTES} each. */
   pool,
 }
-export const DEFAULT_POOL_PAGES = 1024
+export const DEFAULT_POOL_PAGES = 2048
 export const hartAreaBytes = (poolPages: number): number => pool + poolPages * PAGE_SLOT_BYTES

@@ -33,6 +33,8 @@ export interface HartProfile {
   readonly zfa: boolean
   /** stimecmp all ones means "never" (10.0) instead of being compared like any value. */
   readonly stimecmpNever: boolean
+  /** xtval of a breakpoint is its pc; otherwise 0. */
+  readonly breakpointAddress: boolean
   /** Version of the `cpu` section. */
   readonly vmstateVersion: 5 | 10
 }
@@ -65,6 +67,7 @@ const qemu72: HartProfile = {
   zawrs: false,
   zfa: false,
   stimecmpNever: false,
+  breakpointAddress: false,
   vmstateVersion: 5,
 }
 
@@ -88,6 +91,7 @@ const qemu100: HartProfile = {
   zawrs: true,
   zfa: true,
   stimecmpNever: true,
+  breakpointAddress: true,
   vmstateVersion: 10,
 }
 

@@ -67,7 +67,12 @@ export class SystemInstructions {
         return this.#trap(priv === PRIV.M ? CAUSE.ecallM : priv === PRIV.S ? CAUSE.ecallS : CAUSE.ecallU, 0)
       case EBREAK:
       case C_EBREAK:
-        return this.#trap(CAUSE.breakpoint, 0)
+        this.#trap(CAUSE.breakpoint, 0)
+        if (this.#profile.breakpointAddress) {
+          this.valueLo = i32[WORD.pc]
+          this.valueHi = i32[WORD.pc + 1]
+        }
+        return After.trap
       case MRET:
         if (priv !== PRIV.M) return this.#illegal(insn)
         return mret(hart) ? After.next : After.fatal
@@ -81,6 +86,7 @@ export class SystemInstructions {
       case WRS_NTO:
       case WRS_STO:
         if (!this.#profile.zawrs) return this.#illegal(insn)
+        if (insn === WRS_NTO && priv !== PRIV.M && mstatus & MSTATUS.TW) return this.#illegal(insn)
         this.#advance(4)
         return After.next
       case FENCE_I:
