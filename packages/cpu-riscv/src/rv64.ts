@@ -15,7 +15,7 @@ export interface Rv64Options {
   readonly harts?: number
   /** Which stock QEMU's `rv64` CPU to be like, for the guest and on the wire. Default `qemu-7.2`. */
   readonly profile?: ProfileName
-  /** Pages of guest code each hart keeps decoded, 32.8 KiB of memory per page. Default 1024. */
+  /** Pages of guest code each hart keeps decoded, 32.8 KiB of memory per page. Default 2048. */
   readonly decodedPages?: number
 }
 

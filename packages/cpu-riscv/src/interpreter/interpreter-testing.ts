@@ -1,4 +1,4 @@
-import { HART_AREA, hartAreaBytes, LAYOUT, PAGE_SLOT_BYTES, SLOT_BYTES, TLB_ENTRIES } from '../hart/layout.ts'
+import { FETCH_TLB_ENTRIES, HART_AREA, hartAreaBytes, LAYOUT, PAGE_SLOT_BYTES, SLOT_BYTES, TLB_ENTRIES } from '../hart/layout.ts'
 import { PROFILES } from '../hart/profile.ts'
 import type { Interpreter, SystemImports } from './contract.ts'
 import { makeInterpreter } from './interpreter.ts'
@@ -112,7 +112,7 @@ export function flatHart(overrides: Partial<SystemImports> = {}): FlatHart {
   }
   const interpreter = makeInterpreter({ memory, hartBase: HART_BASE, profile: PROFILES['qemu-10.0'], imports })
   for (const area of [HART_AREA.readTlb, HART_AREA.writeTlb, HART_AREA.fetchTlb]) {
-    for (let i = 0; i < (area === HART_AREA.fetchTlb ? 256 : TLB_ENTRIES); i++) {
+    for (let i = 0; i < (area === HART_AREA.fetchTlb ? FETCH_TLB_ENTRIES : TLB_ENTRIES); i++) {
       view.setBigInt64(at(area) + i * 16, -1n, true)
     }
   }
