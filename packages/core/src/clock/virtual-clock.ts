@@ -56,6 +56,7 @@ export class VirtualClock {
 
   /** After a load: continue from the sender's time. The clock must be stopped. */
   set(ns: bigint): void {
+    if (this.running) throw new Error('the virtual clock is set while it stands')
     this.shared[FROZEN] = Number(ns)
   }
 
@@ -80,15 +81,20 @@ export class VirtualClock {
 
   #fire(): void {
     const now = this.ns
-    for (const [timer, callback] of [...this.#timers]) {
-      if (timer.expireNs < 0n) this.#timers.delete(timer)
-      else if (timer.expireNs <= now) {
-        this.#timers.delete(timer)
-        timer.expireNs = -1n
-        callback()
+    try {
+      for (const [timer, callback] of [...this.#timers]) {
+        // An earlier callback may have disarmed it.
+        if (!this.#timers.has(timer)) continue
+        if (timer.expireNs < 0n) this.#timers.delete(timer)
+        else if (timer.expireNs <= now) {
+          this.#timers.delete(timer)
+          timer.expireNs = -1n
+          callback()
+        }
       }
+    } finally {
+      this.#schedule()
     }
-    this.#schedule()
   }
 }
 

@@ -113,13 +113,13 @@ export class PhysicalMap implements AddressSpace {
     return true
   }
 
-  /** One CPU access that is not plain memory. `undefined`: nothing answers (a load access fault). */
+  /** One access of a CPU that did not read the mapping itself. `undefined`: nothing answers (a load access fault). */
   mmioRead(address: number, size: 1 | 2 | 4 | 8): bigint | undefined {
     const entry = this.#find(address)
     if (!entry || address + size > entry.end) return undefined
     const offset = address - entry.base
     if (entry.ram && entry.ram.mode !== 'io') {
-      const view = new DataView(entry.ram.block.bytes.buffer, entry.ram.block.offset + offset, 8)
+      const view = new DataView(entry.ram.block.bytes.buffer, entry.ram.block.offset + offset, size)
       return size === 8
         ? view.getBigUint64(0, true)
         : BigInt(size === 4 ? view.getUint32(0, true) : size === 2 ? view.getUint16(0, true) : view.getUint8(0))
@@ -131,12 +131,18 @@ export class PhysicalMap implements AddressSpace {
     return BigInt(region.read(offset, 4) >>> 0) | (BigInt(region.read(offset + 4, 4) >>> 0) << 32n)
   }
 
-  /** One CPU access that is not plain memory. `false`: nothing answers (a store access fault). */
+  /** One access of a CPU that did not write the mapping itself. `false`: nothing answers (a store access fault). */
   mmioWrite(address: number, size: 1 | 2 | 4 | 8, value: bigint): boolean {
     const entry = this.#find(address)
     if (!entry || address + size > entry.end) return false
     if (entry.ram?.mode === 'rom') return true
     const offset = address - entry.base
+    if (entry.ram?.mode === 'ram') {
+      const { block } = entry.ram
+      for (let i = 0; i < size; i++) block.bytes[offset + i] = Number((value >> BigInt(8 * i)) & 0xffn)
+      this.memory.written(block.offset + offset, size)
+      return true
+    }
     const region = entry.mmio
     if (!region || (region.sizes && !region.sizes.includes(size))) return false
     if (size !== 8) region.write(offset, size, Number(BigInt.asUintN(8 * size, value)))
