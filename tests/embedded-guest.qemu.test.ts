@@ -112,21 +112,42 @@ describe.skipIf(missing)(
       expect(monitor.problems).toEqual([])
     })
 
-    it('survives ten live migrations between two stock machines', async () => {
+    /** Pages that differ between a source that stopped and a destination that has loaded and not yet started. */
+    async function differingPages(source: StockQemu, destination: StockQemu): Promise<string[]> {
+      const dumps = await Promise.all(
+        [source, destination].map(async (machine, i) => {
+          const filename = join(folder.path, `ram-${i}`)
+          await machine.qmp('pmemsave', { val: 0x8000_0000, size: 64 * MiB, filename })
+          return readFileSync(filename)
+        }),
+      )
+      const pages = Array.from({ length: dumps[0].length / 4096 }, (_, page) => page * 4096)
+      return pages
+        .filter((at) => dumps[0].compare(dumps[1], at, at + 4096, at, at + 4096) !== 0)
+        .map((at) => (0x8000_0000 + at).toString(16))
+    }
+
+    /** Ten live migrations; returns the pages that stock QEMU itself forgot to send, if that happened. */
+    async function pingPong(): Promise<string[]> {
       const monitor = createGuestMonitor()
-      const devices = [...blk.map((arg) => arg.replace('format=raw', 'format=raw,throttling.iops-total=600')), ...rng, '-smp', '3']
+      const throttled = blk.map((arg) => arg.replace('format=raw', 'format=raw,throttling.iops-total=600'))
+      const devices = [...throttled, ...rng, '-smp', '3']
       const inFlight: number[] = []
       let machine = await start(monitor, devices, { ...modest, diskRequestsPerSecond: 0, rearmTimer: true })
       await running(monitor, 5)
       for (let round = 0; round < 10; round++) {
-        const uri = `unix:${join(folder.path, `migrate-${round}.sock`)}`
-        const next = await start(monitor, devices, modest, ['-incoming', uri])
+        const uri = `unix:${join(folder.path, `migrate-${machines.length}.sock`)}`
+        const next = await start(monitor, devices, modest, ['-S', '-incoming', uri])
         const asked = monitor.status
         machine.type('s')
         await monitor.until((m) => m.status !== asked, 60_000)
         inFlight.push(monitor.status.get('inflight')!)
         await machine.migrate(uri)
+        while ((await next.qmp('query-status')).status === 'inmigrate') await new Promise((done) => setTimeout(done, 5))
+        const lost = await differingPages(machine, next)
+        if (lost.length > 0) return lost
         await machine.kill()
+        await next.qmp('cont')
         machine = next
         await running(monitor, monitor.last!.n + 2 + (round % 3))
       }
@@ -136,6 +157,19 @@ describe.skipIf(missing)(
       expect(status).toBe(0)
       expect(Math.max(...inFlight), 'requests in flight when asked').toBeGreaterThan(0)
       expect(monitor.verdicts[0]).toMatchObject({ ok: true, harts: 3 })
+      return []
+    }
+
+    it('survives ten live migrations between two stock machines', async (context) => {
+      // Stock QEMU 7.2 loses dirty pages now and then (about one migration in a hundred on a busy host): the destination's RAM
+      // then differs from the stopped source's, and what the guest says about it is right. Such a run proves nothing here.
+      for (let attempt = 0; attempt < 4; attempt++) {
+        const lost = await pingPong()
+        if (lost.length === 0) return
+        context.annotate(`stock QEMU did not send these pages: ${lost.join(' ')}`)
+        await Promise.all(machines.map((machine) => machine.kill()))
+      }
+      throw new Error('stock QEMU lost pages in each of four attempts')
     })
 
     it('finds that stock QEMU arms no timer on load', async () => {
@@ -148,11 +182,11 @@ describe.skipIf(missing)(
       await machine.migrate(uri)
       await machine.kill()
       const limit = Date.now() + 60_000
-      while (monitor.problems.length === 0 && Date.now() < limit) {
+      while (!monitor.problems.some((problem) => problem.includes('timer-lost')) && Date.now() < limit) {
         next.type('s') // its interrupt wakes the guest, which then looks at the clock
         await new Promise((resolve) => setTimeout(resolve, 100))
       }
-      expect(monitor.problems[0]).toMatch(/^ERR 1 timer-lost/)
+      expect(monitor.problems.join('\n')).toMatch(/^ERR \d+ timer-lost/m)
       next.type('q')
       expect(await next.exited).toBe(1)
     })
@@ -210,7 +244,8 @@ describe.skipIf(missing)(
       await monitor.until((m) => m.lines > heard, 60_000)
       again.type('q')
       expect(await again.exited).toBe(1)
-      expect(monitor.verdicts[0]).toMatchObject({ ok: false, why: 'disk-newer' })
+      expect(monitor.verdicts[0].ok).toBe(false)
+      expect(monitor.problems.join('\n')).toMatch(/^ERR \d+ disk-newer/m)
       expect(monitor.problems.some((problem) => problem.startsWith('repeated'))).toBe(true)
     })
   },
