@@ -92,7 +92,7 @@ export const gpex = defineDevice({
     ctx.machine.provideIommuAttachPoint({ bus: bus.name, setIommu: (iommu) => bus.setIommu(iommu) })
     return {
       reset: () => root.reset(),
-      resume: () => bus.driveLines(),
+      resume: () => bus.recount(),
     }
   },
 })

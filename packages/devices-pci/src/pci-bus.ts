@@ -90,31 +90,38 @@ export class PciBus implements Bus {
           memory: way.memory,
           ports: this.ports,
           memoryEntries: this.memoryEntries,
-          pinChanged: (pin: number, level: boolean) => this.#count((device + pin) % INTX_LINES, level),
+          pinChanged: (pin: number, level: boolean) => this.#count(this.#lineOf(devfn, pin), level),
         }
         return (this.#functions[devfn] = new BusPciFunction(host, identity))
       },
     }
   }
 
-  /** After a load: what the lines carry follows from the functions, whether or not a PCIBUS section came. */
-  driveLines(): void {
-    this.irqCount.fill(0)
+  /**
+   * After a load the counts follow from the functions, whether or not a PCIBUS section came. Lines whose level was right
+   * are left alone: the interrupt controller brought its own state, and setting a line again can be a new interrupt.
+   */
+  recount(): void {
+    const count = new Int32Array(INTX_LINES)
     this.#functions.forEach((fn, devfn) => {
-      if (!fn) return
-      for (let pin = 0; pin < INTX_LINES; pin++)
-        if (fn.asserted(pin)) this.irqCount[((devfn >> 3) + pin) % INTX_LINES]!++
+      for (let pin = 0; fn && pin < INTX_LINES; pin++) if (fn.asserted(pin)) count[this.#lineOf(devfn, pin)]!++
     })
     this.#lines.forEach((line, i) => {
-      line.set(this.irqCount[i]! > 0)
+      const level = count[i]! > 0
+      if (this.irqCount[i]! > 0 !== level) line.set(level)
     })
+    this.irqCount.set(count)
   }
 
+  #lineOf(devfn: number, pin: number): number {
+    return ((devfn >> 3) + pin) % INTX_LINES
+  }
+
+  /** Every change drives the line, also from one holder to two: a controller may count rising requests, not levels. */
   #count(line: number, level: boolean): void {
-    const before = this.irqCount[line]!
-    const count = Math.max(0, before + (level ? 1 : -1))
+    const count = Math.max(0, this.irqCount[line]! + (level ? 1 : -1))
     this.irqCount[line] = count
-    if (before > 0 !== count > 0) this.#lines[line]!.set(count > 0)
+    this.#lines[line]!.set(count > 0)
   }
 
   #way(devfn: number): { memory(): AddressSpace } {

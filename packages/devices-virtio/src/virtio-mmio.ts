@@ -101,9 +101,6 @@ export const virtioMmio = defineDevice({
       reset() {
         for (const slot of slots) slot.reset()
       },
-      resume() {
-        for (const slot of slots) slot.driveLine()
-      },
     }
   },
 })
@@ -178,6 +175,7 @@ class Slot implements VirtioTransport {
     this.driveLine()
   }
 
+  /** On every evaluation, also when nothing changes: a controller may count requests and not levels. */
   driveLine(): void {
     this.#irq.set((this.#backend?.isr ?? 0) !== 0)
   }
