@@ -248,6 +248,30 @@ describe('translation', () => {
     expect(hasWriteEntry(t, MMU_BANK.S, 0x1000n)).toBe(false)
   })
 
+  it('a new address space keeps the global translations of S-mode and nothing of U-mode', () => {
+    const t = paged()
+    const G = 32n
+    mapPage(t, 0x1000n, RAM_BASE + 0x5000, V | R | W | A | D | G)
+    mapPage(t, 0x2000n, RAM_BASE + 0x6000, V | R | W | A | D | U)
+    const switchSpace = () => csrw(t, 0x180, (8n << 60n) | (7n << 44n) | BigInt(ROOT / 4096))
+    const fill = () => {
+      setPriv(t, PRIV.S)
+      t.imports.store(0x1000n, 1n, 1, 0)
+      setPriv(t, PRIV.U)
+      t.imports.store(0x2000n, 1n, 1, 0)
+      setPriv(t, PRIV.S)
+    }
+    fill()
+    switchSpace()
+    expect(hasWriteEntry(t, MMU_BANK.S, 0x1000n)).toBe(true)
+    expect(hasWriteEntry(t, MMU_BANK.U, 0x2000n)).toBe(false)
+    // A page of S-mode that is not global takes the others with it.
+    mapPage(t, 0x3000n, RAM_BASE + 0x7000, V | R | W | A | D)
+    t.imports.load(0x3000n, u8, 0)
+    csrw(t, 0x180, (8n << 60n) | BigInt(ROOT / 4096))
+    expect(hasWriteEntry(t, MMU_BANK.S, 0x1000n)).toBe(false)
+  })
+
   it('reports PMP on tables and pages as access faults', () => {
     const t = paged()
     mapPage(t, 0x1000n, RAM_BASE + 0x5000, V | R | W | A | D)

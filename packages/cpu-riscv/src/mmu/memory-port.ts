@@ -192,6 +192,7 @@ export class MemoryPort {
     const translation = this.#translation
     if (!translation.mixed) {
       if (translation.superpage) this.#tlb.noteSuperpage(lo, hi)
+      if (!translation.global) this.#tlb.noteNonGlobal(translation.fetchBank)
       this.#tlb.fillFetch(translation.fetchBank, lo, hi, slots, mem)
     }
     const { i32 } = this.#hart
@@ -282,6 +283,7 @@ export class MemoryPort {
     this.#mode = this.#physical.mode
     if (translation.mixed) return true
     if (translation.superpage) this.#tlb.noteSuperpage(lo, hi)
+    if (!translation.global) this.#tlb.noteNonGlobal(bank)
     if (translation.readable) this.#tlb.fillRead(bank, lo, hi, page)
     // A load of a page that will be written too: save the store its miss, unless that would log or hide something.
     if (access === ACCESS.read && translation.writable && this.#mode === MODE.ram) {

@@ -32,6 +32,8 @@ export class Tlb {
   /** GiB of address space (hashed) where entries came from a superpage, whose other parts an sfence must drop too. */
   readonly #superpages = new Uint8Array(4096)
   #anySuperpage = false
+  /** Banks that hold something of one address space only. */
+  #nonGlobal = 0
 
   constructor(buffer: SharedArrayBuffer, hart: HartState) {
     this.#hart = hart
@@ -95,8 +97,26 @@ export class Tlb {
     this.#anySuperpage = true
   }
 
+  /** The translation being filled in belongs to one address space. @param bank MMU_BANK or, for fetches, FETCH_BANK */
+  noteNonGlobal(bank: number): void {
+    this.#nonGlobal |= 1 << bank
+  }
+
+  /**
+   * After a change of the address space. What S-mode uses without SUM is mostly global, so that bank is spared when it
+   * holds nothing else; the others are dropped.
+   */
+  flushNonGlobal(): void {
+    const banks = (1 << MMU_BANK.U) | (1 << MMU_BANK.S_SUM) | (this.#nonGlobal & (1 << MMU_BANK.S))
+    this.#flushRead(banks)
+    this.#flushWrite(banks)
+    this.#flushFetch(banks & ~(1 << FETCH_BANK.M))
+    this.#nonGlobal = 0
+  }
+
   /** After translations changed: all banks but M's, which does not translate. */
   flushTranslated(): void {
+    this.#nonGlobal = 0
     if (this.#anySuperpage) {
       this.#superpages.fill(0)
       this.#anySuperpage = false

@@ -16,7 +16,7 @@ export const OK = 0
 export const PAGE_FAULT = 1
 export const ACCESS_FAULT = 2
 
-const PTE = { V: 1, R: 2, W: 4, X: 8, U: 16, A: 64, D: 128 } as const
+const PTE = { V: 1, R: 2, W: 4, X: 8, U: 16, G: 32, A: 64, D: 128 } as const
 /** High word of a PTE: N, PBMT and the seven reserved bits above the PPN. */
 const PTEH = { N: 1 << 31, PBMT: 3 << 29, RESERVED: 0x1fc00000 } as const
 const MODE_LEVELS: Readonly<Record<number, number>> = { 0: 0, 8: 3, 9: 4, 10: 5 }
@@ -57,6 +57,8 @@ export class Translation {
   mixed = false
   /** The leaf was larger than a page. */
   superpage = false
+  /** Holds in all address spaces. */
+  global = false
 
   constructor(hart: HartState, profile: HartProfile, views: GuestViews, physical: Physical, pmp: Pmp, tlb: Tlb) {
     this.#hart = hart
@@ -98,9 +100,12 @@ export class Translation {
     if (changed) {
       this.#satpLo = i32[WORD.satp]
       this.#satpHi = i32[WORD.satp + 1]
-      this.#levels = MODE_LEVELS[this.#satpHi >>> 28] ?? 0
+      const levels = MODE_LEVELS[this.#satpHi >>> 28] ?? 0
+      // Another address space of the same kind: global translations stay true.
+      if (levels !== 0 && levels === this.#levels) this.#tlb.flushNonGlobal()
+      else this.#tlb.flushTranslated()
+      this.#levels = levels
       this.#root = (this.#satpHi & 0xfff) * 2 ** 32 + (this.#satpLo >>> 0)
-      this.#tlb.flushTranslated()
     }
     const { svadu, svnapot, svpbmt } = this.#profile
     const menvcfg = i32[WORD.menvcfg + 1]
@@ -131,6 +136,7 @@ export class Translation {
     if (bank === MMU_BANK.M || this.#levels === 0) {
       this.ppn = (lo >>> 12) + (hi >>> 0) * 2 ** 20
       this.superpage = false
+      this.global = false
       return this.#protect(lo, access, bank, PMP.R | PMP.W)
     }
     // The part of the address above the translated bits must be copies of its highest bit.
@@ -147,6 +153,7 @@ export class Translation {
   #walk(lo: number, hi: number, access: number, bank: number, levels: number): number {
     const mem32 = this.#views.i32
     let table = this.#root
+    let global = 0
     for (let level = levels - 1; level >= 0; level--) {
       const index =
         level === 0
@@ -164,6 +171,7 @@ export class Translation {
       const pte = mem32[at]
       const pteHi = mem32[at + 1]
       if (!(pte & PTE.V) || (pte & (PTE.R | PTE.W)) === PTE.W || pteHi & this.#reserved) return PAGE_FAULT
+      global |= pte & PTE.G
       let ppn = (pteHi & 0x3fffff) * 2 ** 22 + (pte >>> 10)
       if (!(pte & (PTE.R | PTE.W | PTE.X))) {
         if (pte & (PTE.U | PTE.A | PTE.D) || pteHi & (PTEH.N | PTEH.PBMT)) return PAGE_FAULT
@@ -197,6 +205,7 @@ export class Translation {
         if (Atomics.compareExchange(mem32, at, pte, now) !== pte) return -1
       }
       this.ppn = ppn
+      this.global = global !== 0
       this.superpage = level > 0 || (pteHi & PTEH.N) !== 0
       return this.#protect(lo, access, bank, (readable ? PMP.R : 0) | (now & PTE.W && now & PTE.D ? PMP.W : 0))
     }

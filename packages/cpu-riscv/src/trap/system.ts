@@ -4,7 +4,7 @@ import { LAYOUT } from '../hart/layout.ts'
 import type { HartProfile } from '../hart/profile.ts'
 import type { Tlb } from '../mmu/tlb.ts'
 import { CAUSE } from './causes.ts'
-import { mret, sret } from './trap.ts'
+import { dropReservation, mret, sret } from './trap.ts'
 
 /** What the loop does after an instruction that leaves the interpreter. */
 export const After = {
@@ -87,6 +87,7 @@ export class SystemInstructions {
       case WRS_STO:
         if (!this.#profile.zawrs) return this.#illegal(insn)
         if (insn === WRS_NTO && priv !== PRIV.M && mstatus & MSTATUS.TW) return this.#illegal(insn)
+        dropReservation(hart)
         this.#advance(4)
         return After.next
       case FENCE_I:
@@ -113,7 +114,9 @@ export class SystemInstructions {
       case SFENCE_VMA:
       case SINVAL_VMA:
         if (priv === PRIV.U || (priv === PRIV.S && mstatus & MSTATUS.TVM)) return this.#illegal(insn)
-        if (rs1 === 0) this.#tlb.flushTranslated()
+        // With an ASID in rs2 global translations are not meant.
+        if (rs1 === 0 && rs2 === 0) this.#tlb.flushTranslated()
+        else if (rs1 === 0) this.#tlb.flushNonGlobal()
         else this.#tlb.flushPage(this.#hart.i32[WORD.x + 2 * rs1], this.#hart.i32[WORD.x + 2 * rs1 + 1])
         break
       case SFENCE_INVAL:
