@@ -1,4 +1,5 @@
 import { ChannelClosedError } from '../errors/channel-error.ts'
+import { FerryError } from '../errors/ferry-error.ts'
 
 /** How a channel ended, for the calls that come later. */
 export class CloseState {
@@ -30,7 +31,7 @@ export class CloseState {
 
 /** Failures of what lies below a channel arrive as ChannelClosedError, whatever they were. */
 export function asChannelClosed(error: unknown): ChannelClosedError {
-  if (error instanceof ChannelClosedError) return error
+  if (FerryError.isInstance(error) && error.code === 'FERRY_CHANNEL_CLOSED') return error as ChannelClosedError
   const text = error instanceof Error ? error.message : String(error)
   return new ChannelClosedError(`the channel broke: ${text}`, { cause: error })
 }

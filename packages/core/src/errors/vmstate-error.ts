@@ -108,7 +108,9 @@ export class VmstateSubsectionError extends VmstateError {
   override readonly code = 'FERRY_VMSTATE_SUBSECTION'
   readonly subsection: string
   constructor(subsection: string, options?: VmstateErrorOptions) {
-    super('', `unknown subsection '${subsection}'; the sender has state that this build does not know`, options)
+    // The name comes from the wire: quoted, so that control characters do no harm.
+    const name = JSON.stringify(subsection.slice(0, 80))
+    super('', `unknown subsection ${name}; the sender has state that this build does not know`, options)
     this.subsection = subsection
   }
 }
