@@ -1,0 +1,20 @@
+import { expect, it } from 'vitest'
+import * as main from './index.ts'
+import * as node from './node/index.ts'
+
+it('exports exactly this', () => {
+  expect(Object.keys(main).sort()).toEqual([
+    'DmaOnLoadError',
+    'VirtioDevice',
+    'Virtqueue',
+    'gather',
+    'memoryBlock',
+    'registerVirtioSection',
+    'scatter',
+    'segmentBytes',
+    'virtioBlk',
+    'virtioMmio',
+    'virtioRng',
+  ])
+  expect(Object.keys(node)).toEqual(['rawFile'])
+})
