@@ -56,6 +56,8 @@ const VS_INTERRUPTS = 0x444n
 const HS_INTERRUPTS = VS_INTERRUPTS | 0x1000n
 const ALL_INTERRUPTS = 0x888n | S_INTERRUPTS | HS_INTERRUPTS
 const DELEGABLE_EXCEPTIONS = 0xf0_bfffn
+/** Software check exceptions can be delegated from priv 1.13 on, though nothing raises them. */
+const softwareCheck = (profile: HartProfile): bigint => (profile.privVersion >= 3 ? 1n << 18n : 0n)
 const STCE = 1n << 63n
 const ADUE = 1n << 61n
 const PBMTE = 1n << 62n
@@ -227,7 +229,10 @@ add(0x104, {
   },
 })
 add(0x105, trapVector('stvec'))
-add(0x106, stored('scounteren', 0xffff_ffffn))
+add(0x106, {
+  ...stored('scounteren'),
+  write: (c, value) => c.hart.setCsr('scounteren', value & c.profile.mcounterenMask),
+})
 add(0x10a, stored('senvcfg', ENVCFG))
 add(0x140, stored('sscratch'))
 add(0x141, stored('sepc', ALL ^ 1n))
@@ -274,7 +279,10 @@ add(0x600, {
   // VSXL is fixed: 64 bits.
   read: (c) => c.hart.csr('hstatus') | (2n << 32n),
 })
-add(0x602, stored('hedeleg', 0xb1ffn))
+add(0x602, {
+  ...stored('hedeleg'),
+  write: (c, value) => c.hart.setCsr('hedeleg', value & (0xb1ffn | softwareCheck(c.profile))),
+})
 add(0x603, stored('hideleg', VS_INTERRUPTS))
 add(0x604, {
   name: 'hie',
@@ -283,7 +291,10 @@ add(0x604, {
   write: (c, value) => c.hart.setCsr('mie', (c.hart.csr('mie') & ~HS_INTERRUPTS) | (value & HS_INTERRUPTS)),
 })
 add(0x605, stored('htimedelta'))
-add(0x606, stored('hcounteren', 0xffff_ffffn))
+add(0x606, {
+  ...stored('hcounteren'),
+  write: (c, value) => c.hart.setCsr('hcounteren', value & c.profile.mcounterenMask),
+})
 add(0x607, stored('hgeie', 0n))
 add(0x60a, {
   ...stored('henvcfg'),

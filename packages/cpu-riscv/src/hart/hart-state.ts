@@ -5,6 +5,7 @@ const w = (bytes: number): number => bytes >> 2
 export const WORD = {
   x: w(LAYOUT.x),
   pc: w(LAYOUT.pc),
+  instret: w(LAYOUT.instret),
   fflags: w(LAYOUT.fflags32),
   frm: w(LAYOUT.frm32),
   priv: w(LAYOUT.priv32),
@@ -74,7 +75,7 @@ export const IRQ = {
   SGEIP: 1 << 12,
 } as const
 
-/** What a hart has counted, for `describe` and for tuning. Indices into LAYOUT.counters (u64 each). */
+/** What a hart has counted, for tuning. Indices into LAYOUT.counters, which are doubles: adding to a u64 allocates. */
 export const COUNTER = {
   loads: 0,
   stores: 1,
@@ -165,7 +166,24 @@ export class HartState {
     this.i32[WORD.halted] = value ? 1 : 0
   }
 
-  counter(index: number): number {
-    return Number(this.u64[(LAYOUT.counters >> 3) + index])
+  /** pc += bytes, and one more instruction retired. */
+  retire(bytes: number): void {
+    add(this.i32, WORD.pc, bytes)
+    add(this.i32, WORD.instret, 1)
   }
+
+  count(index: number): void {
+    this.f64[(LAYOUT.counters >> 3) + index]++
+  }
+
+  counter(index: number): number {
+    return this.f64[(LAYOUT.counters >> 3) + index]
+  }
+}
+
+/** A 64-bit word as two halves: no BigInt. */
+function add(i32: Int32Array, at: number, amount: number): void {
+  const low = (i32[at] + amount) | 0
+  i32[at] = low
+  if (low >>> 0 < amount) i32[at + 1]++
 }

@@ -1,7 +1,7 @@
 import type { GuestViews } from '../hart/guest-views.ts'
 import type { HartState } from '../hart/hart-state.ts'
 import { COUNTER, WORD } from '../hart/hart-state.ts'
-import { HART_AREA, LAYOUT, PAGE_SLOT_BYTES } from '../hart/layout.ts'
+import { HART_AREA, PAGE_SLOT_BYTES } from '../hart/layout.ts'
 import type { DecodedCode } from '../interpreter/contract.ts'
 import type { Tlb } from './tlb.ts'
 
@@ -68,7 +68,7 @@ export class CodePages {
     this.#others?.written(page)
     const place = this.#places[page] - 1
     if (place < 0) return !this.#views.isCode(page)
-    this.#hart.u64[(LAYOUT.counters >> 3) + COUNTER.codeWrites]++
+    this.#hart.count(COUNTER.codeWrites)
     this.#code.clearSlots(this.#pool + place * PAGE_SLOT_BYTES, offset, bytes)
     if (++this.#writes[place] < FIRST_LIMIT << Math.min(this.#releases[page], MAX_DOUBLINGS)) return false
     if (this.#hart.i32[WORD.pageMem] >>> 12 === page) return false
@@ -89,7 +89,6 @@ export class CodePages {
   }
 
   #take(page: number): number {
-    const counters = LAYOUT.counters >> 3
     let place = this.#used
     if (place < this.#pages.length) {
       this.#used++
@@ -98,10 +97,10 @@ export class CodePages {
       this.#next = (this.#next + 1) % this.#pages.length
       if (this.#pages[place] >= 0) {
         this.#release(place)
-        this.#hart.u64[counters + COUNTER.recycledPages]++
+        this.#hart.count(COUNTER.recycledPages)
       }
     }
-    this.#hart.u64[counters + COUNTER.decodedPages]++
+    this.#hart.count(COUNTER.decodedPages)
     const slots = this.#pool + place * PAGE_SLOT_BYTES
     this.#code.initPage(slots)
     this.#pages[place] = page

@@ -2,7 +2,7 @@ import { MODE } from '../hart/control.ts'
 import type { GuestViews } from '../hart/guest-views.ts'
 import type { HartState } from '../hart/hart-state.ts'
 import { COUNTER, PRIV, WORD } from '../hart/hart-state.ts'
-import { LAYOUT, MMU_BANK, SLOT_BYTES } from '../hart/layout.ts'
+import { MMU_BANK, SLOT_BYTES } from '../hart/layout.ts'
 import type { HartProfile } from '../hart/profile.ts'
 import { CAUSE, Pending } from '../trap/causes.ts'
 import type { MmioClient } from '../worker/mailbox.ts'
@@ -12,7 +12,6 @@ import type { Pmp } from './pmp.ts'
 import type { Tlb } from './tlb.ts'
 import { ACCESS, OK, PAGE_FAULT, type Translation } from './translation.ts'
 
-const COUNTERS = LAYOUT.counters >> 3
 const CACHE_BLOCK_BYTES = 64
 /** imm12 of the Zicbom and Zicboz instructions. */
 const CBO_INVAL = 0
@@ -74,7 +73,7 @@ export class MemoryPort {
 
   /** See HartImports.load. */
   load(address: bigint, kind: number): bigint {
-    this.#hart.u64[COUNTERS + COUNTER.loads]++
+    this.#hart.count(COUNTER.loads)
     this.#big[0] = address
     const lo = this.#half[0]
     const hi = this.#half[1]
@@ -108,7 +107,7 @@ export class MemoryPort {
 
   /** See HartImports.store. */
   store(address: bigint, value: bigint, bytes: number): void {
-    this.#hart.u64[COUNTERS + COUNTER.stores]++
+    this.#hart.count(COUNTER.stores)
     this.#big[0] = address
     const lo = this.#half[0]
     const hi = this.#half[1]
@@ -137,7 +136,7 @@ export class MemoryPort {
 
   /** See HartImports.amoAddress. */
   amoAddress(address: bigint, bytes: number, write: number): number {
-    this.#hart.u64[COUNTERS + COUNTER.amos]++
+    this.#hart.count(COUNTER.amos)
     this.#big[0] = address
     const lo = this.#half[0]
     const hi = this.#half[1]
@@ -182,7 +181,7 @@ export class MemoryPort {
 
   /** See HartImports.fetch. */
   fetch(pc: bigint): number {
-    this.#hart.u64[COUNTERS + COUNTER.fetches]++
+    this.#hart.count(COUNTER.fetches)
     this.#big[0] = pc
     const lo = this.#half[0]
     const hi = this.#half[1]

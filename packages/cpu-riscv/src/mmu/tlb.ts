@@ -6,7 +6,6 @@ import {
   FETCH_BANKS,
   FETCH_TLB_ENTRIES,
   HART_AREA,
-  LAYOUT,
   MMU_BANK,
   MMU_BANKS,
   TLB_BANK_BYTES,
@@ -175,7 +174,7 @@ export class Tlb {
   }
 
   #count(): void {
-    this.#hart.u64[(LAYOUT.counters >> 3) + COUNTER.flushes]++
+    this.#hart.count(COUNTER.flushes)
   }
 
   #flushRead(banks: number): void {

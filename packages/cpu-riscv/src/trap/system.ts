@@ -1,6 +1,5 @@
 import type { HartState } from '../hart/hart-state.ts'
 import { MSTATUS, PRIV, WORD } from '../hart/hart-state.ts'
-import { LAYOUT } from '../hart/layout.ts'
 import type { HartProfile } from '../hart/profile.ts'
 import type { Tlb } from '../mmu/tlb.ts'
 import { CAUSE } from './causes.ts'
@@ -10,6 +9,8 @@ import { dropReservation, mret, sret } from './trap.ts'
 export const After = {
   /** It is done; pc names the next one. */
   next: 0,
+  /** An xRET is done: privilege and mstatus may have changed. */
+  returned: 4,
   /** Exception `cause` with xtval = `value`; pc still names the instruction. */
   trap: 1,
   /** Done, and the hart sleeps until an interrupt is pending. */
@@ -75,30 +76,30 @@ export class SystemInstructions {
         return After.trap
       case MRET:
         if (priv !== PRIV.M) return this.#illegal(insn)
-        return mret(hart) ? After.next : After.fatal
+        return this.#returned(mret(hart))
       case SRET:
         if (priv === PRIV.U || (priv === PRIV.S && mstatus & MSTATUS.TSR)) return this.#illegal(insn)
-        return sret(hart) ? After.next : After.fatal
+        return this.#returned(sret(hart))
       case WFI:
         if (priv === PRIV.U || (priv === PRIV.S && mstatus & MSTATUS.TW)) return this.#illegal(insn)
-        this.#advance(4)
+        hart.retire(4)
         return After.wait
       case WRS_NTO:
       case WRS_STO:
         if (!this.#profile.zawrs) return this.#illegal(insn)
         if (insn === WRS_NTO && priv !== PRIV.M && mstatus & MSTATUS.TW) return this.#illegal(insn)
         dropReservation(hart)
-        this.#advance(4)
+        hart.retire(4)
         return After.next
       case FENCE_I:
         this.#fenceI()
-        this.#advance(4)
+        hart.retire(4)
         return After.next
     }
     if ((insn & 0x707f) === 0x73 && (insn & 0xf80) === 0) return this.#fence(insn, priv, mstatus)
     if ((insn & 0x707f) === FENCE_I) {
       this.#fenceI()
-      this.#advance(4)
+      hart.retire(4)
       return After.next
     }
     return this.#illegal(insn)
@@ -134,7 +135,7 @@ export class SystemInstructions {
       default:
         return this.#illegal(insn)
     }
-    this.#advance(4)
+    this.#hart.retire(4)
     return After.next
   }
 
@@ -149,7 +150,9 @@ export class SystemInstructions {
     return After.trap
   }
 
-  #advance(bytes: number): void {
-    this.#hart.u64[LAYOUT.pc >> 3] = BigInt.asUintN(64, this.#hart.u64[LAYOUT.pc >> 3] + BigInt(bytes))
+  #returned(allowed: boolean): number {
+    if (!allowed) return After.fatal
+    this.#hart.retire(0)
+    return After.returned
   }
 }

