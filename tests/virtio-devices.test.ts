@@ -597,22 +597,46 @@ describe('stopping and moving', () => {
     expect(caught?.code).toMatch(code)
   })
 
-  it('refuses every damaged or truncated section with a typed error, or takes it', async () => {
-    await using from = await VirtioBench.create([virtioBlk({ drive: disk().drive }, { bus: 'virtio-mmio' })])
-    await using to = await VirtioBench.create([virtioBlk({ drive: disk().drive }, { bus: 'virtio-mmio' })])
-    const idstr = 'virtio-mmio@0000000010008000/virtio-blk'
+  it.each([
+    ['virtio-mmio', 'virtio-mmio@0000000010008000/virtio-blk'],
+    ['pcie.0', '0000:00:01.0/virtio-blk'],
+  ])('refuses a damaged or truncated section on %s with a typed error, or runs on with it', async (bus, idstr) => {
+    const create = () => VirtioBench.create([virtioBlk({ drive: disk().drive }, { bus })])
+    await using from = await create()
+    await using to = await create()
+    if (bus === 'pcie.0') {
+      from.machine.start()
+      const { queues, notify } = startModern(from, 1)
+      blkRequest(from, queues[0]!, { type: FLUSH })
+      notify(0)
+      await queues[0]!.used(1)
+      await from.machine.stop()
+    }
+    to.ram.set(from.ram)
     const saved = from.save(idstr)
-    for (let at = 0; at < saved.length; at++) {
-      for (let bit = 0; bit < 8; bit++) {
-        const bytes = saved.slice()
-        bytes[at]! ^= 1 << bit
-        try {
-          to.load(idstr, bytes, 2)
-        } catch (error) {
-          expect((error as { code?: string }).code ?? (error as Error).message).toMatch(/^FERRY_|bytes left/)
-        }
+    const loads = (bytes: Uint8Array) => {
+      try {
+        to.load(idstr, bytes, 2)
+        return true
+      } catch (error) {
+        expect((error as { code?: string }).code ?? (error as Error).message).toMatch(/^FERRY_|bytes left/)
+        return false
       }
     }
+    const interesting = Math.min(saved.length, 600) // behind it, mostly zeros
+    let taken = 0
+    for (let at = 0; at < interesting; at++) {
+      // Where a subsection could begin a section may end; in a stream its footer is then missing.
+      expect(loads(saved.subarray(0, at)), `cut at ${at}`).toBe(saved[at] === 5 && saved[at + 2] === 118)
+      const bytes = saved.slice()
+      bytes[at]! ^= 1 << (at % 8)
+      if (!loads(bytes)) continue
+      taken++
+      to.machine.start()
+      await to.machine.stop()
+    }
+    expect(taken).toBeGreaterThan(0)
+    expect(taken).toBeLessThan(interesting)
   })
 })
 

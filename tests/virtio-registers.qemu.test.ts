@@ -293,9 +293,10 @@ function barAccess(next: (below: number) => number): Access | Access[] {
 describe.skipIf(missing).each(Object.entries(setups))(
   '%s beside stock QEMU',
   (_, { qemu, ours, idstrs, prepare, access }) => {
-    const folder = mkdtempSync(join(tmpdir(), 'ferry-'))
+    let folder: string
     let stock: Qtest
     beforeAll(() => {
+      folder = mkdtempSync(join(tmpdir(), 'ferry-'))
       stock = new Qtest(qemu, folder)
     })
     afterAll(() => {
