@@ -1,8 +1,12 @@
 /**
- * RV64 harts: one instruction table, a WebAssembly interpreter made from it, MMU, CSRs, traps.
+ * RV64 harts: one table of instructions, the WebAssembly interpreter that is made from it, MMU, CSRs, traps. Each hart runs
+ * in a thread of its own over the machine's shared memory.
  *
  * ```ts
- * const machine = await createMachine({ cpu: rv64({ harts: 2 }), ram: 256 << 20, devices: [...] })
+ * import { rv64 } from '@ferryvm/cpu-riscv'
+ *
+ * const machine = await createMachine({ cpu: rv64({ harts: 2, profile: 'qemu-10.0' }), ram, devices })
+ * machine.start()
  * ```
  */
 export { HartCrashError, VirtualizationError } from './errors.ts'

@@ -1,0 +1,6 @@
+import { expect, it } from 'vitest'
+import * as cpuRiscv from './index.ts'
+
+it('has these public names', () => {
+  expect(Object.keys(cpuRiscv).sort()).toEqual(['HartCrashError', 'PROFILES', 'VirtualizationError', 'rv64'])
+})
