@@ -52,7 +52,7 @@ describe.skipIf(missing && !required)('Linux', () => {
       }
     }
     vm.machine.start()
-    await until(/[#$] $/)
+    await until('~ # ')
     vm.type('echo $((6 * 7)) $(uname -m)\n')
     await until('42 riscv64')
     vm.type('poweroff -f\n')
