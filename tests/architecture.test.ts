@@ -28,7 +28,7 @@ const root = resolve(import.meta.dirname, '..')
 const packagesDir = join(root, 'packages')
 const names = readdirSync(packagesDir)
 const sources = (folder: string) => globSync('src/**/*.ts', { cwd: folder }).map((f) => join(folder, f))
-const isTest = (file: string) => /\.(test|test-d|bench)\.ts$|__fixtures__/.test(file)
+const isTest = (file: string) => /(\.(test|test-d|bench)|-testing)\.ts$|__fixtures__/.test(file)
 const importsOf = (file: string) => {
   const text = readFileSync(file, 'utf8')
   const found = text.matchAll(/^\s*(?:import|export)\b(?:[^'"`;]*?\bfrom)?\s*['"]([^'"]+)['"]/gm)

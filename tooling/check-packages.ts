@@ -1,45 +1,117 @@
 /**
- * Checks what would be published: builds every public package, packs it, and looks at the tarball: export maps and types
- * (publint, are-the-types-wrong), and that the third-party example works when everything is installed from tarballs,
- * outside the workspace.
+ * Checks what would be published: builds every public package, packs it, and looks at the tarball: what is in it, export
+ * maps and types (publint, are-the-types-wrong), and that the third-party example works when everything is installed from
+ * tarballs, outside the workspace.
+ *
+ *     pnpm check:packages [--keep <folder>]     the folder gets the tarballs
  */
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+
+interface Manifest {
+  readonly name: string
+  readonly private?: boolean
+  readonly exports?: Record<string, unknown>
+}
+interface Package {
+  readonly folder: string
+  readonly manifest: Manifest
+}
 
 const root = resolve(import.meta.dirname, '..')
+const { values } = parseArgs({ options: { keep: { type: 'string' } } })
 const out = mkdtempSync(join(tmpdir(), 'ferryvm-pack-'))
+const tarballs = resolve(values.keep ?? join(out, 'tarballs'))
 let failures = 0
 
-function run(what: string, command: string, args: string[], cwd = root): boolean {
-  const { status, stdout, stderr } = spawnSync(command, args, { cwd, encoding: 'utf8' })
-  if (status === 0) return true
+function fail(what: string, detail: string): false {
   failures++
-  console.error(`FAILED ${what}: ${command} ${args.join(' ')}\n${stdout}${stderr}`)
+  console.error(`FAILED ${what}\n${detail}`)
   return false
 }
 
-const packages = ['packages', 'apps']
+/** @returns stdout, or undefined after it was reported that the command failed */
+function run(what: string, command: string, args: string[], cwd = root): Promise<string | undefined> {
+  return new Promise((done) => {
+    execFile(command, args, { cwd, maxBuffer: 2 ** 26 }, (error, stdout, stderr) => {
+      if (!error) return done(stdout)
+      fail(what, `${command} ${args.join(' ')}\n${stdout}${stderr || error.message}`)
+      done(undefined)
+    })
+  })
+}
+
+async function timed(what: string, work: () => Promise<void>): Promise<void> {
+  const started = performance.now()
+  await work()
+  console.log(`       ${what}: ${((performance.now() - started) / 1000).toFixed(1)} s`)
+}
+
+/** What a user gets is the built files, a README and the licence, and a manifest that knows nothing of the workspace. */
+async function checkContents(name: string, tarball: string): Promise<boolean> {
+  const listing = await run(`contents of ${name}`, 'tar', ['-tzf', tarball])
+  const manifest = await run(`manifest of ${name}`, 'tar', ['-xzOf', tarball, 'package/package.json'])
+  if (listing === undefined || manifest === undefined) return false
+  const files = listing
+    .trim()
+    .split('\n')
+    .map((file) => file.slice('package/'.length))
+  const wrong: string[] = []
+  for (const needed of ['README.md', 'LICENSE']) if (!files.includes(needed)) wrong.push(`has no ${needed}`)
+  const strange = files.filter((f) => !/^(README\.md|LICENSE|CHANGELOG\.md|package\.json|dist\/.*)$/.test(f))
+  if (strange.length > 0) wrong.push(`has files that nobody needs: ${strange.join(' ')}`)
+  if (manifest.includes('workspace:')) wrong.push('package.json still says workspace:')
+  if (manifest.includes('"source"'))
+    wrong.push('package.json exports the condition `source`, whose files are not there')
+  return wrong.length === 0 || fail(`contents of ${name}`, wrong.join('\n'))
+}
+
+async function checkPackage({ folder, manifest }: Package): Promise<void> {
+  const packed = await run(`pack ${manifest.name}`, 'pnpm', ['pack', '--json', '--pack-destination', tarballs], folder)
+  if (packed === undefined) return
+  const tarball = JSON.parse(packed).filename as string
+  let ok = await checkContents(manifest.name, tarball)
+  ok = (await run(`publint ${manifest.name}`, 'publint', ['run', tarball, '--strict'], folder)) !== undefined && ok
+  if (manifest.exports) {
+    const args = [tarball, '--profile', 'esm-only', '--no-emoji']
+    ok = (await run(`types of ${manifest.name}`, 'attw', args, folder)) !== undefined && ok
+  }
+  console.log(`${ok ? 'ok    ' : 'FAILED'} ${manifest.name}`)
+}
+
+const packages: Package[] = ['packages', 'apps']
   .flatMap((folder) => readdirSync(join(root, folder)).map((name) => join(root, folder, name)))
-  .map((folder) => ({ folder, manifest: JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) }))
+  .map((folder) => ({ folder, manifest: JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Manifest }))
   .filter(({ manifest }) => !manifest.private)
 
-if (run('build', 'turbo', ['run', 'build', '--output-logs=errors-only'])) {
-  const tarballs = join(out, 'tarballs')
-  mkdirSync(tarballs)
-  for (const { folder, manifest } of packages) {
-    const packed = JSON.parse(
-      execFileSync('pnpm', ['pack', '--json', '--pack-destination', tarballs], { cwd: folder, encoding: 'utf8' }),
-    )
-    const tarball = packed.filename as string
-    const ok =
-      run(`publint ${manifest.name}`, 'publint', ['run', tarball, '--strict'], folder) &&
-      (!manifest.exports ||
-        run(`types of ${manifest.name}`, 'attw', [tarball, '--profile', 'esm-only', '--no-emoji'], folder))
-    console.log(`${ok ? 'ok    ' : 'FAILED'} ${manifest.name}`)
+try {
+  mkdirSync(tarballs, { recursive: true })
+  await timed('build', async () => {
+    await run('build', 'turbo', ['run', 'build', '--filter=@ferryvm/*', '--output-logs=errors-only'])
+  })
+  if (failures === 0) {
+    await timed('tarballs', async () => {
+      const waiting = [...packages]
+      const worker = async () => {
+        for (let next = waiting.shift(); next; next = waiting.shift()) await checkPackage(next)
+      }
+      await Promise.all([worker(), worker()])
+    })
+    await timed('example', async () => {
+      const args = [
+        '--conditions=source',
+        '--disable-warning=ExperimentalWarning',
+        'tooling/check-example.ts',
+        tarballs,
+      ]
+      const said = await run('third-party example from tarballs', process.execPath, args)
+      if (said !== undefined) console.log(`${said.trimEnd()}\nok     third-party example from tarballs`)
+    })
   }
-  run('third-party example from tarballs', process.execPath, ['tooling/check-example.ts', tarballs])
+} finally {
+  rmSync(out, { recursive: true, force: true })
 }
-rmSync(out, { recursive: true })
 process.exitCode = failures === 0 ? 0 : 1

@@ -59,7 +59,10 @@ export async function diskBehindIommu(
   path: string,
   { order = 'best', iommu = {} as object }: { order?: 'best' | 'worst'; iommu?: object } = {},
 ): Promise<DeviceSpec[]> {
-  const disk = virtioBlk({ drive: await rawFile(path) }, { bus: 'pcie.0', options: { 'disable-legacy': 'on', iommu_platform: 'on' } })
+  const disk = virtioBlk(
+    { drive: await rawFile(path) },
+    { bus: 'pcie.0', options: { 'disable-legacy': 'on', iommu_platform: 'on' } },
+  )
   const vtd = intelIommu(iommu)
   return order === 'best' ? [vtd, disk] : [disk, vtd]
 }
