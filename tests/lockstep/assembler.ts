@@ -56,6 +56,8 @@ export class Assembler {
   srli = (rd: number, rs1: number, shift: number): void => this.i(0x13, 5, rd, rs1, shift)
   add = (rd: number, rs1: number, rs2: number): void => this.r(0x33, 0, 0, rd, rs1, rs2)
   and = (rd: number, rs1: number, rs2: number): void => this.r(0x33, 7, 0, rd, rs1, rs2)
+  sub = (rd: number, rs1: number, rs2: number): void => this.r(0x33, 0, 0x20, rd, rs1, rs2)
+  sltu = (rd: number, rs1: number, rs2: number): void => this.r(0x33, 3, 0, rd, rs1, rs2)
   mul = (rd: number, rs1: number, rs2: number): void => this.r(0x33, 0, 1, rd, rs1, rs2)
   ld = (rd: number, imm: number, rs1: number): void => this.i(0x03, 3, rd, rs1, imm)
   lbu = (rd: number, imm: number, rs1: number): void => this.i(0x03, 4, rd, rs1, imm)
@@ -72,6 +74,7 @@ export class Assembler {
   csrr = (rd: number, csr: number): void => this.csrrs(rd, csr, 0)
   ecall = (): void => this.word(0x73)
   mret = (): void => this.word(0x30200073)
+  wfi = (): void => this.word(0x10500073)
   sret = (): void => this.word(0x10200073)
   sfenceVma = (): void => this.word(0x12000073)
 
@@ -83,6 +86,7 @@ export class Assembler {
   }
   beq = (rs1: number, rs2: number, label: string): void => this.branch(0, rs1, rs2, label)
   bne = (rs1: number, rs2: number, label: string): void => this.branch(1, rs1, rs2, label)
+  bge = (rs1: number, rs2: number, label: string): void => this.branch(5, rs1, rs2, label)
   bltu = (rs1: number, rs2: number, label: string): void => this.branch(6, rs1, rs2, label)
   j(label: string): void {
     this.#relative(label, (o) => {

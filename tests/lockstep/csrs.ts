@@ -22,9 +22,19 @@ const range = (from: number, count: number): number[] => Array.from({ length: co
 
 /** SIE SPIE SPP FS SUM MXR */
 const SSTATUS = 0x2n | 0x20n | 0x100n | 0x6000n | 0xc0000n
-/** The same and TVM, TW, TSR, MPIE. */
-const MSTATUS = SSTATUS | 0x70_0080n
-const PMPCFG_UNLOCKED = 0x7f7f_7f7f_7f7f_7f7fn
+/**
+ * The same and MIE, MPIE, TVM, TW, TSR, MPRV and the low bit of MPP (release 7.2 keeps the reserved 2). M alone can write it; a trap puts MPP back, so that the driver does not
+ * suffer from MPRV.
+ */
+const MSTATUS = SSTATUS | 0x70_0088n | 0x2_0800n
+/** Without L; without W, since R=0 W=1 is reserved and stock QEMU keeps it; without the two reserved bits, which 7.2 keeps. */
+const PMPCFG_UNLOCKED = 0x1d1d_1d1d_1d1d_1d1dn
+/** Stock QEMU keeps bit 0 of an xepc until it returns there. */
+const EVEN = ~1n
+/** Without LCOFIP, which stock QEMU lets software set although its counters never overflow. */
+const NO_OVERFLOW = ~0x2000n
+/** Release 7.2 keeps 64 bits of counter enables. */
+const LOW_HALF = 0xffff_ffffn
 
 export const CSR_RULES: readonly CsrRule[] = [
   rule(0x001, 'any'),
@@ -34,12 +44,12 @@ export const CSR_RULES: readonly CsrRule[] = [
   rule(0x002, 'any'),
   rule(0x003, 'any'),
   rule(0x100, SSTATUS),
-  rule(0x104, 'any', inM), // sie: M runs with MIE clear
+  rule(0x104, 'any', inM), // sie
   rule(0x105, 'any', undelegated), // stvec
-  rule(0x106, 'any'), // scounteren
+  rule(0x106, LOW_HALF), // scounteren
   rule(0x10a, 0xf1n), // senvcfg
   rule(0x140, 'any', undelegated), // sscratch
-  rule(0x141, 'any'), // sepc
+  rule(0x141, EVEN), // sepc
   rule(0x142, 'any'), // scause
   rule(0x143, 'any'), // stval
   rule(0x144, 'any', inM), // sip
@@ -48,18 +58,18 @@ export const CSR_RULES: readonly CsrRule[] = [
   rule(0x300, MSTATUS),
   rule(0x301, 'any'), // misa
   rule(0x302, 'any', inM), // medeleg
-  rule(0x303, 'any', inM), // mideleg
-  rule(0x304, 'any', inM), // mie
+  rule(0x303, NO_OVERFLOW, inM), // mideleg
+  rule(0x304, NO_OVERFLOW, inM), // mie
   rule(0x305, 'none'), // mtvec leads to the driver
-  rule(0x306, 'any'), // mcounteren
+  rule(0x306, LOW_HALF), // mcounteren
   rule(0x30a, 0xf1n), // menvcfg
-  rule(0x320, 'any'), // mcountinhibit
+  rule(0x320, 5n), // mcountinhibit: CY and IR, the others depend on how many counters there are
   rule(0x340, 'none'), // mscratch leads to the driver's context
-  rule(0x341, 'any'), // mepc
+  rule(0x341, EVEN), // mepc
   rule(0x342, 'any'), // mcause
   rule(0x343, 'any'), // mtval
-  rule(0x344, 'any', inM), // mip
-  rule(0x34a, 'any'), // mtinst
+  rule(0x344, NO_OVERFLOW, inM), // mip
+  // mtinst and htinst are left out: stock QEMU transforms the instruction into them, where ours says nothing (0).
   rule(0x34b, 'any'), // mtval2
   ...[0x3a0, 0x3a2].map((csr) => rule(csr, PMPCFG_UNLOCKED, inM)),
   ...[0x3a1, 0x3a3, 0x3a4].map((csr) => rule(csr, 'none')),
@@ -72,10 +82,15 @@ export const CSR_RULES: readonly CsrRule[] = [
   ...[0x7b0, 0x7c0, 0x5a8, 0x9c0, 0xcc0, 0xfc0, 0x008, 0x009, 0xc20, 0x015].map((csr) => rule(csr, 'none')), // nothing there
 ]
 
-/** The hypervisor's CSRs exist; what is not written here could lead into VS mode, which is refused. */
+/**
+ * The hypervisor's CSRs exist; what is not written here could lead into VS mode, which is refused. Left out: hgatp (release
+ * 7.2 lets S read it under TVM) and hvip (release 10.0 shows SSIP in it).
+ */
 export const HYPERVISOR_CSR_RULES: readonly CsrRule[] = [
-  ...[0x600, 0x605, 0x604, 0x644, 0x645, 0x60a, 0xe12, 0x680, 0x200, 0x204, 0x244, 0x280].map((csr) =>
-    rule(csr, 'none'),
-  ),
-  ...[0x602, 0x603, 0x606, 0x607, 0x643, 0x64a, 0x205, 0x240, 0x241, 0x242, 0x243].map((csr) => rule(csr, 'any', inM)),
+  ...[0x600, 0x605, 0x604, 0x644, 0x60a, 0xe12, 0x200, 0x204, 0x244, 0x280].map((csr) => rule(csr, 'none')),
+  rule(0x606, LOW_HALF, inM), // hcounteren
+  rule(0x205, ~2n, inM), // vstvec: release 7.2 keeps a reserved mode
+  rule(0x241, EVEN, inM), // vsepc
+  rule(0x603, 0x444n, inM), // hideleg: release 10.0 has local interrupts, too
+  ...[0x602, 0x607, 0x643, 0x240, 0x242, 0x243].map((csr) => rule(csr, 'any', inM)),
 ]

@@ -14,6 +14,7 @@ import {
   INTEGER_POOL,
   LOG,
   MAX_TRAPS,
+  MTIMECMP,
   PASS_STRIDE,
   POOL_VALUES,
   RECORD,
@@ -25,6 +26,7 @@ import {
 export const CSR = {
   fcsr: 0x003,
   sstatus: 0x100,
+  sie: 0x104,
   stvec: 0x105,
   scounteren: 0x106,
   senvcfg: 0x10a,
@@ -46,7 +48,9 @@ export const CSR = {
   mtval: 0x343,
   mip: 0x344,
   pmpcfg0: 0x3a0,
+  pmpcfg2: 0x3a2,
   pmpaddr0: 0x3b0,
+  mhartid: 0xf14,
 } as const
 
 /** Offsets in CONTEXT, which mscratch and sscratch hold while a block runs. */
@@ -63,8 +67,17 @@ export const FINISHER_RESET = 0x7777
 const FS_DIRTY = 0x6000
 const SUM = 1 << 18
 
+/** Sets x to zero when the cause is an illegal instruction. */
+function keepUnlessIllegal(asm: Assembler, cause: number, x: number, scratch: number): void {
+  asm.csrr(scratch, cause)
+  asm.addi(scratch, scratch, -2)
+  asm.sltu(scratch, 0, scratch)
+  asm.sub(scratch, 0, scratch)
+  asm.and(x, x, scratch)
+}
+
 /** The same handler for M and for S: save, log, skip the instruction. */
-function trapHandler(asm: Assembler, mode: 'm' | 's'): void {
+function trapHandler(asm: Assembler, mode: 'm' | 's', illegalTval: boolean): void {
   const [scratch, epc, cause, tval, status] =
     mode === 'm'
       ? [CSR.mscratch, CSR.mepc, CSR.mcause, CSR.mtval, CSR.mstatus]
@@ -91,6 +104,7 @@ function trapHandler(asm: Assembler, mode: 'm' | 's'): void {
   asm.add(30, 30, 29)
   for (const [i, csr] of [cause, epc, tval, status].entries()) {
     asm.csrr(29, csr)
+    if (csr === tval && !illegalTval) keepUnlessIllegal(asm, cause, 29, 28)
     asm.sd(29, (RECORD.traps + i) * 8, 30)
   }
   asm.label(at('hash'))
@@ -99,11 +113,19 @@ function trapHandler(asm: Assembler, mode: 'm' | 's'): void {
     asm.slli(28, 29, 5)
     asm.add(29, 29, 28)
     asm.csrr(28, csr)
+    if (csr === tval && !illegalTval) keepUnlessIllegal(asm, cause, 28, 30)
     asm.add(29, 29, 28)
   }
   asm.sd(29, HASH, 31)
-  // A fetch that trapped has no instruction to skip: give up on the block.
+  if (!illegalTval) asm.csrw(tval, 0) // a block may read it
+  // An interrupt skips nothing, and is not to come again.
   asm.csrr(30, cause)
+  asm.bge(30, 0, at('exception'))
+  asm.csrw(mode === 'm' ? CSR.mie : CSR.sie, 0)
+  asm.csrr(29, epc)
+  asm.j(at('return'))
+  asm.label(at('exception'))
+  // A fetch that trapped has no instruction to skip: give up on the block.
   asm.addi(28, 0, 2)
   asm.ld(29, END, 31)
   asm.bltu(30, 28, at('return'))
@@ -130,9 +152,24 @@ function trapHandler(asm: Assembler, mode: 'm' | 's'): void {
   else asm.sret()
 }
 
-/** @returns machine code for DRIVER */
-export function driverCode(blocks: number, passes: number): Uint8Array {
+/**
+ * @param illegalTval log xtval of illegal instructions, too
+ * @returns machine code for DRIVER
+ */
+export function driverCode(blocks: number, passes: number, illegalTval: boolean): Uint8Array {
   const asm = new Assembler(DRIVER)
+  // Only the first hart works; see runInQemu for why there is another.
+  asm.csrr(5, CSR.mhartid)
+  asm.beq(5, 0, 'first')
+  asm.csrw(CSR.mie, 0)
+  asm.label('park')
+  asm.wfi()
+  asm.j('park')
+  asm.label('first')
+  // No timer: in stock QEMU it has expired from the start.
+  asm.li(5, MTIMECMP)
+  asm.li(6, -1)
+  asm.sd(6, 0, 5)
   asm.li(5, (1n << 54n) - 1n)
   asm.csrw(CSR.pmpaddr0, 5)
   asm.li(31, CONTEXT)
@@ -146,7 +183,7 @@ export function driverCode(blocks: number, passes: number): Uint8Array {
   asm.ld(30, ENTRY_AT, 31)
   asm.li(29, 0x1f) // the first PMP entry: everything, RWX
   asm.csrw(CSR.pmpcfg0, 29)
-  for (const csr of [CSR.mideleg, CSR.mie, CSR.mip]) asm.csrw(csr, 0)
+  for (const csr of [CSR.pmpcfg2, CSR.mideleg, CSR.mie, CSR.mip]) asm.csrw(csr, 0)
   for (const [csr, offset] of [
     [CSR.satp, ENTRY.satp],
     [CSR.medeleg, ENTRY.medeleg],
@@ -255,7 +292,7 @@ export function driverCode(blocks: number, passes: number): Uint8Array {
 
   for (const mode of ['m', 's'] as const) {
     while (asm.here % 4 !== 0) asm.half(1)
-    trapHandler(asm, mode)
+    trapHandler(asm, mode, illegalTval)
   }
   asm.label('vectors')
   for (const [csr, handler] of [

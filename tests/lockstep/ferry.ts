@@ -1,7 +1,7 @@
-/** Runs an image on our CPU: RAM, a reset vector, the test finisher, nothing else. */
+/** Runs an image on our CPU: RAM, a reset vector, the test finisher, a timer that never comes; nothing else. */
 import { createSaveStateRegistry, GuestMemory, PhysicalMap, silentLogger, VirtualClock } from '@ferryvm/core'
 import { type ProfileName, rv64 } from '@ferryvm/cpu-riscv'
-import { RAM_BASE, TEST_FINISHER } from './layout.ts'
+import { MTIMECMP, RAM_BASE, TEST_FINISHER } from './layout.ts'
 import type { MemoryRange } from './qemu.ts'
 
 const MASK_ROM = 0x1000
@@ -31,6 +31,7 @@ export async function runInFerry(
   map.addRam(RAM_BASE, ram)
   const finished = Promise.withResolvers<void>()
   map.addMmio(TEST_FINISHER, 0x1000, { read: () => 0, write: () => finished.resolve() }, 'test finisher')
+  map.addMmio(MTIMECMP, 0x1000, { read: () => 0, write: () => {} }, 'no timer')
   const clock = new VirtualClock()
   const sections = createSaveStateRegistry()
   const fatal = (error: Error): void => finished.reject(error)

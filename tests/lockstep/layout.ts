@@ -26,6 +26,8 @@ export const PAGE_TABLES = TABLES + 0x6_0000
 export const BLOCK_TABLE = TABLES + 0x10_0000
 export const LOG = RAM_BASE + 0x100_0000
 export const TEST_FINISHER = 0x10_0000
+/** Of hart 0. Our machine has nothing there that listens. */
+export const MTIMECMP = 0x200_4000
 
 /** One entry of the block table; offsets in bytes. */
 export const ENTRY = {

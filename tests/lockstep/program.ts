@@ -147,7 +147,8 @@ export function generateProgram(options: ProgramOptions): LockstepProgram {
   for (let index = 0; index < blockCount; index++) {
     const mode = random.pick(['M', 'M', 'M', 'S', 'S', 'U', 'U'] as const)
     const lower = mode !== 'M'
-    const satpMode = lower && random.chance(0.7) ? random.pick([8, 8, 8, 9, 10] as const) : 0
+    // In M it is for MPRV.
+    const satpMode = random.chance(0.7) ? random.pick([8, 8, 8, 9, 10] as const) : 0
     // Misaligned fetch, fetch, illegal, breakpoint, load, store and page faults: never ecall, which ends the block.
     const medeleg = lower && random.chance(0.4) ? random.pick([0xb0ff, 0xb0ff, random.u32() & 0xb0ff, 0x4]) : 0
     const delegated = medeleg !== 0
@@ -183,7 +184,7 @@ export function generateProgram(options: ProgramOptions): LockstepProgram {
     set(ENTRY.end, end)
     set(ENTRY.mstatus, mstatus)
     if (satpMode) {
-      const root = rootTable(mode === 'U', SATP_MODES[satpMode])
+      const root = rootTable(lower ? mode === 'U' : random.chance(0.5), SATP_MODES[satpMode])
       set(ENTRY.satp, (BigInt(satpMode) << 60n) | (BigInt(random.below(4)) << 44n) | BigInt(root / 4096))
     }
     set(ENTRY.medeleg, medeleg)
@@ -199,7 +200,7 @@ export function generateProgram(options: ProgramOptions): LockstepProgram {
     set(ENTRY.counteren, random.pick([0, 7, 0xffff_ffff, random.u32()]))
   }
 
-  image.set(driverCode(blockCount, passes), DRIVER - RAM_BASE)
+  image.set(driverCode(blockCount, passes, table.illegalTval), DRIVER - RAM_BASE)
   for (let i = 0, float = 0n; i < POOL_VALUES + POOL_SLACK; i++) {
     float = floatValue(random, i, float)
     view.setBigUint64(INTEGER_POOL - RAM_BASE + 8 * i, integerValue(random), true)
