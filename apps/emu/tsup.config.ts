@@ -1,3 +1,3 @@
 import { preset } from '../../tooling/tsup/preset.ts'
 
-export default preset(['src/main.ts'])
+export default { ...preset(['src/main.ts']), dts: false }
