@@ -7,7 +7,7 @@ import { PROFILES, type ProfileName } from './hart/profile.ts'
 import { NO_RESERVATION, resetHart } from './hart/reset.ts'
 import { Rv64Cpu } from './rv64-cpu.ts'
 import { MmioServer } from './worker/mailbox.ts'
-import { Request } from './worker/requests.ts'
+import { Fatal, Request } from './worker/requests.ts'
 import { spawnHart } from './worker/spawn.ts'
 
 export interface Rv64Options {
@@ -76,8 +76,9 @@ async function realize(ctx: CpuContext, count: number, profileName: ProfileName,
             clock: ctx.clock.shared,
             clockBaseMs: ctx.clock.baseMs,
           },
-          ({ value }) => {
-            if (alive) ctx.fatal(new VirtualizationError(hart.index, value))
+          ({ fatal, value }) => {
+            // Fatal.none: told to leave, by close.
+            if (alive && fatal === Fatal.virtualization) ctx.fatal(new VirtualizationError(hart.index, value))
           },
           (cause) => {
             if (alive) ctx.fatal(new HartCrashError(hart.index, hart.pc, cause))
