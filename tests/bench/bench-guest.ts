@@ -18,12 +18,13 @@ export interface ProgramRun {
 
 /** The console of a benchmark guest, wherever it runs. */
 export class BenchConsole {
-  readonly #type: (text: string) => void
+  /** Sends to the guest; changes when the guest moves. */
+  type: (text: string) => void
   #text = ''
   #wake = () => {}
 
   constructor(type: (text: string) => void) {
-    this.#type = type
+    this.type = type
   }
 
   push(text: string): void {
@@ -42,12 +43,12 @@ export class BenchConsole {
   }
 
   start(program: string, n: number): void {
-    this.#type(`${program} ${n}\n`)
+    this.type(`${program} ${n}\n`)
   }
 
   /** Ends a program that runs until something is typed. */
   interrupt(): void {
-    this.#type(' ')
+    this.type(' ')
   }
 
   async ended(program: string, timeoutMs = 60_000): Promise<ProgramRun> {

@@ -28,8 +28,8 @@ enum { RBR = 0, IER = 1, FCR = 2, LSR = 5, SCR = 7 };
 
 void put_char(char c);
 
-/* End of the image, its bss and stack: RAM from here on belongs to the programs that say so. */
-extern uint8_t _end[];
+/* RAM from _end on belongs to the programs that say so; what is scratch lies between _scratch and there. */
+extern uint8_t _scratch[], _end[];
 
 /* Work of a size that `n` chooses; the result is a checksum. */
 typedef uint32_t program(uint32_t n);

@@ -71,11 +71,11 @@ uint32_t chase(uint32_t n) {
   return sum;
 }
 
-/* Fills RAM from the end of this guest up to `n` MiB of RAM; no word is zero. */
+/* Fills RAM after this guest's code and stack up to `n` MiB of RAM; no word is zero. */
 uint32_t fill(uint32_t n) {
   uint64_t *end = (uint64_t *)(0x80000000 + ((uint64_t)n << 20));
   uint64_t x = 1;
-  for (uint64_t *p = (uint64_t *)_end; p < end; p += 4) {
+  for (uint64_t *p = (uint64_t *)_scratch; p < end; p += 4) {
     x = x * 6364136223846793005u + 1442695040888963407u;
     p[0] = x | 1;
     p[1] = x ^ 0x123456789abcdef0 | 1;
