@@ -90,6 +90,7 @@ uint32_t store(uint32_t n) {
   uint64_t *end = (uint64_t *)_end + (1 << 20);
   for (uint32_t k = 0; k < n; k++) {
     for (uint64_t *p = (uint64_t *)_end; p < end; p += 16)
+#pragma GCC unroll 16
       for (int i = 0; i < 16; i++) ((volatile uint64_t *)p)[i] = k;
   }
   return n;
