@@ -34,6 +34,7 @@ const props: StandardSchema<{ seed?: number | string }, { seed: number }> = {
     version: 1,
     vendor: 'acme',
     validate(value) {
+      if (typeof value !== 'object' || value === null) return { issues: [{ message: 'not an object' }] }
       const { seed = 1, ...rest } = value as { seed?: number | string }
       const number = Number(seed)
       const unknown = Object.keys(rest)[0]

@@ -37,10 +37,10 @@ export function dumpMemory(machine: Machine, words: readonly string[]): string {
   return `${lines.join('\n')}\n`
 }
 
-/** Only memory: reading a device register could change the device. */
-function readPhysical(machine: Machine, address: number, size: number): bigint | undefined {
+/** As a hart sees it: outside of memory it is a device that answers, and that may take the read for one of the guest's. */
+function readPhysical(machine: Machine, address: number, size: 1 | 2 | 4 | 8): bigint | undefined {
   const ram = machine.physical.ramMappings().find((m) => address >= m.base && address + size <= m.base + m.sizeBytes)
-  if (!ram) return undefined
+  if (!ram) return machine.physical.mmioRead(address, size)
   let value = 0n
   for (let i = size - 1; i >= 0; i--) value = (value << 8n) | BigInt(ram.block.bytes[address - ram.base + i]!)
   return value
