@@ -2,7 +2,7 @@ import type { Cpu, CpuContext, CpuFactory, CpuSpec } from '@ferryvm/core'
 import { HartCrashError, VirtualizationError } from './errors.ts'
 import { CONTROL_BYTES, ControlBlock } from './hart/control.ts'
 import { HartState, WORD } from './hart/hart-state.ts'
-import { DEFAULT_POOL_PAGES, hartAreaBytes, LAYOUT } from './hart/layout.ts'
+import { DEFAULT_POOL_PAGES, hartAreaBytes, LAYOUT, PAGE_SLOT_BYTES } from './hart/layout.ts'
 import { PROFILES, type ProfileName } from './hart/profile.ts'
 import { NO_RESERVATION, resetHart } from './hart/reset.ts'
 import { Rv64Cpu } from './rv64-cpu.ts'
@@ -15,12 +15,20 @@ export interface Rv64Options {
   readonly harts?: number
   /** Which stock QEMU's `rv64` CPU to be like, for the guest and on the wire. Default `qemu-7.2`. */
   readonly profile?: ProfileName
-  /** Pages of guest code each hart keeps decoded, 32.8 KiB of memory per page. Default 2048. */
+  /** Pages of guest code each hart keeps decoded, 32.8 KiB of memory per page. Default 2048, less with more than 8 harts. */
   readonly decodedPages?: number
 }
 
 const MAX_HARTS = 512
 const MAX_POOL_PAGES = 32_768
+/** All harts' decoded pages together, unless asked for: they share 4 GiB of addresses with the guest's RAM. */
+const POOLS_BYTES = 2 ** 29
+const MIN_DEFAULT_POOL_PAGES = 64
+
+const defaultPool = (harts: number): number => {
+  const share = Math.floor(POOLS_BYTES / harts / PAGE_SLOT_BYTES)
+  return Math.min(DEFAULT_POOL_PAGES, Math.max(MIN_DEFAULT_POOL_PAGES, share))
+}
 
 /**
  * An RV64IMAFDC CPU with M, S and U mode. Each hart runs in a thread of its own.
@@ -28,7 +36,7 @@ const MAX_POOL_PAGES = 32_768
  */
 export const rv64: CpuFactory<Rv64Options> = Object.assign(
   (options: Rv64Options = {}): CpuSpec => {
-    const { harts = 1, profile = 'qemu-7.2', decodedPages = DEFAULT_POOL_PAGES } = options
+    const { harts = 1, profile = 'qemu-7.2', decodedPages = defaultPool(harts) } = options
     if (!Number.isInteger(harts) || harts < 1 || harts > MAX_HARTS)
       throw new RangeError(`rv64: ${harts} harts; 1 to 512`)
     if (!(decodedPages >= 16 && decodedPages <= MAX_POOL_PAGES)) {
@@ -44,7 +52,7 @@ async function realize(ctx: CpuContext, count: number, profileName: ProfileName,
   const { memory } = ctx.map
   const profile = PROFILES[profileName]
   const controlBase = memory.allocate(CONTROL_BYTES)
-  const codeHoldersBase = count > 1 ? memory.allocate(2 ** 20) : 0
+  const codeHoldersBase = count > 1 ? memory.allocate(2 ** 21) : 0
   const bases = Array.from({ length: count }, () => memory.allocate(hartAreaBytes(poolPages)))
   const control = new ControlBlock(memory.buffer, controlBase)
   const harts = bases.map((base, index) => new HartState(memory.buffer, base, index))

@@ -12,14 +12,14 @@ export class Neighbours implements OtherHarts {
   readonly #self: HartState
   readonly #others: readonly HartState[]
   readonly #views: GuestViews
-  readonly #holders: Uint8Array<SharedArrayBuffer>
+  readonly #holders: Uint16Array<SharedArrayBuffer>
   #serveFlush = (): void => {}
 
   constructor(self: HartState, all: readonly HartState[], views: GuestViews, holdersBase: number) {
     this.#self = self
     this.#others = all.filter((hart) => hart !== self)
     this.#views = views
-    this.#holders = new Uint8Array(views.buffer, holdersBase, 2 ** 20)
+    this.#holders = new Uint16Array(views.buffer, holdersBase, 2 ** 20)
   }
 
   /** @param serveFlush what this hart does when another one waits for its flush */

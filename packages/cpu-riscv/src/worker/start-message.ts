@@ -7,7 +7,7 @@ export interface StartMessage {
   readonly logOffsets: LogOffsets
   /** Of the ControlBlock. */
   readonly controlBase: number
-  /** One byte per page of guest memory: how many harts hold code of it; 0 when there is one hart. */
+  /** A u16 per page of guest memory: how many harts hold code of it; 0 when there is one hart. */
   readonly codeHoldersBase: number
   readonly hartBases: readonly number[]
   readonly index: number
