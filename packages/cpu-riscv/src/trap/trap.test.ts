@@ -133,6 +133,22 @@ describe('interrupts', () => {
     expect(t.hart.pc).toBe(0x8000_0004n)
   })
 
+  it('a hart that only does WFIs with something pending gets slower, and still wakes for a request', () => {
+    const t = at(PRIV.M, 0)
+    t.hart.setCsr('mie', BigInt(IRQ.MSIP))
+    t.hart.i32[WORD.externalIrq] = IRQ.MSIP
+    const begin = performance.now()
+    for (let i = 0; i < 82; i++) {
+      t.hart.halted = true
+      t.core.step()
+    }
+    expect(performance.now() - begin).toBeGreaterThan(50 * 0.2)
+    // An interrupt that is taken ends it.
+    t.hart.i32[WORD.mstatus] = MSTATUS.MIE
+    t.core.step()
+    expect(t.hart.csr('mcause') & 63n).toBe(3n)
+  })
+
   it('MTIP follows mtimecmp', () => {
     const t = at(PRIV.M, MSTATUS.MIE)
     t.hart.setCsr('mie', BigInt(IRQ.MTIP))

@@ -24,6 +24,12 @@ import { Fatal, Request, RunState } from './requests.ts'
 const BUDGET = 20_000
 /** Exits without such a look, when a guest keeps leaving the interpreter. */
 const EXITS_PER_POLL = 64
+/**
+ * Firmware parks harts in a loop of WFIs that end at once, because an interrupt stays pending for them. After so many in a
+ * row each one sleeps a little, so that such harts leave the host's cores to those that work.
+ */
+const PATIENT_WFIS = 32
+const NAP_MS = 0.2
 const SSTATUS = 0x100
 /** Low words of what sstatus shows and takes, see csr-table.ts; VS: vector state, which nothing here changes. */
 const SSTATUS_LOW = 0xde762
@@ -63,6 +69,8 @@ export class HartCore {
   readonly memory: MemoryPort
   readonly #interpreter: Interpreter
   #exitsLeft = 0
+  /** WFIs in a row that ended at once, for an interrupt that was pending but not taken. */
+  #idleWfis = 0
   #leaveAfterCsr = false
   /** To take BigInts apart and put them together without allocating more than the result. */
   readonly #big = new BigInt64Array(2)
@@ -136,6 +144,10 @@ export class HartCore {
         return true
       }
       i32[WORD.halted] = 0
+      if (++this.#idleWfis > PATIENT_WFIS) {
+        this.#sleep(NAP_MS)
+        return true
+      }
     }
     this.#exitsLeft = EXITS_PER_POLL
     while (this.#exitsLeft-- > 0) {
@@ -212,8 +224,13 @@ export class HartCore {
   }
 
   #wait(): void {
+    this.#idleWfis = 0
+    this.#sleep(Math.min(this.#interrupts.msToTimer(), MAX_WAIT_MS))
+  }
+
+  /** Until someone asks for something, or the time is up. The caller polls before it runs guest code. */
+  #sleep(ms: number): void {
     const { i32 } = this.#hart
-    const ms = Math.min(this.#interrupts.msToTimer(), MAX_WAIT_MS)
     this.#hart.count(COUNTER.waits)
     Atomics.store(i32, WORD.runState, RunState.waiting)
     Atomics.wait(i32, WORD.request, 0, ms)
@@ -224,6 +241,7 @@ export class HartCore {
     const number = this.#interrupts.next()
     if (number < 0) return
     this.#hart.i32[WORD.halted] = 0
+    this.#idleWfis = 0
     takeTrap(this.#hart, number, true, 0, 0)
     this.#translation.update()
   }
