@@ -1,5 +1,6 @@
 import { createSaveStateRegistry, GuestMemory, PhysicalMap, silentLogger, VirtualClock } from '@ferryvm/core'
 import { afterEach, describe, expect, it } from 'vitest'
+import { HART_AREA, PAGE_SLOT_BYTES } from '../hart/layout.ts'
 import { rv64 } from '../rv64.ts'
 import type { Rv64Cpu } from '../rv64-cpu.ts'
 import { PROGRAMS } from './hart-programs.ts'
@@ -37,6 +38,8 @@ async function board(program: readonly number[], harts = 1) {
   )
   map.addMmio(0x10_0000, 4096, { read: () => 0, write: (_, __, value) => done(value) }, 'finisher')
   const clock = new VirtualClock()
+  // Allocations follow each other: the CPU takes a page for what harts share, then one hart's area.
+  const hartBase = memory.allocate(4096) + 8192
   const sections = createSaveStateRegistry()
   const failures: Error[] = []
   const cpu = (await rv64({ harts }).realize({
@@ -49,6 +52,7 @@ async function board(program: readonly number[], harts = 1) {
   open.push(() => cpu.close())
   return {
     memory,
+    hartBase,
     ram,
     cpu,
     clock,
@@ -186,6 +190,21 @@ describe('the device thread', () => {
     b.start()
     while (b.failures.length === 0) await sleep(1)
     expect(b.failures[0]).toMatchObject({ code: 'FERRY_CPU_VIRTUALIZATION', hart: 0, pc: 0x8000_000cn })
+  })
+
+  it('hears of a hart whose thread fails', async () => {
+    const b = await board(PROGRAMS.count)
+    b.start()
+    await sleep(20)
+    await b.cpu.pause()
+    // Decoded instructions that name a handler which does not exist.
+    new Int32Array(b.memory.buffer, b.hartBase + HART_AREA.pool, (2 * PAGE_SLOT_BYTES) / 4).fill(0x7fff_ffff)
+    b.cpu.start()
+    while (b.failures.length === 0) await sleep(1)
+    expect(b.failures[0]).toMatchObject({ code: 'FERRY_CPU_HART_CRASH', hart: 0 })
+    // Nobody waits for it for ever.
+    await b.cpu.pause()
+    await b.cpu.flushWriteTlb()
   })
 
   it('registers cpu_common and cpu for each hart', async () => {
