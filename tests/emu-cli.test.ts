@@ -29,6 +29,8 @@ describe('emu run: what is wrong is said in one line, and the exit status says f
     [['-m', '12Q'], /not a size/],
     [['-m', '64G'], /at most 3G/],
     [['-smp', '0'], /1 to 8 harts/],
+    [['-guest', 'colour=3'], /-guest: embedded guest: no option 'colour' \(there are: .*dirtyBytes/],
+    [['-guest', 'dirtyBytes=16K,linesPerSecond=0'], /linesPerSecond is 0; it must be an integer from 1/],
     [['-uuid', '12'], /-uuid 12: not a UUID/],
     [['-cpu', 'max'], /unsupported CPU model/],
     [['-kernel', '/nonexistent/Image'], /-kernel \/nonexistent\/Image: ENOENT/],

@@ -98,7 +98,7 @@ async function startSide(
 ): Promise<Side> {
   const socket = join(folder, `${name}-${performance.now()}.qmp`)
   const options = [
-    ...['run', '-m', '128M', '-device', 'intel-iommu'],
+    ...['run', '-m', '128M', '-guest', 'dirtyBytes=32M,dirtyBytesPerSecond=6M', '-device', 'intel-iommu'],
     ...[
       '-drive',
       `file=${disk},if=none,id=hd0`,

@@ -6,6 +6,7 @@ import { rawFile } from '@ferryvm/devices-virtio/node'
 import { embeddedGuestImage } from '@ferryvm/embedded-guest'
 import { createMachine } from '@ferryvm/machine'
 import { DeviceCatalog } from './device-options.ts'
+import { type Keyvals, parseSize } from './keyval.ts'
 import { loadPlugin } from './plugins.ts'
 import type { RunOptions } from './run-options.ts'
 import { UsageError } from './usage-error.ts'
@@ -57,7 +58,7 @@ export async function buildMachine(options: RunOptions, serial: CharBackend, log
   }
 }
 
-async function bootFiles({ bios, kernel, initrd, append }: RunOptions): Promise<BootFiles> {
+async function bootFiles({ bios, kernel, initrd, append, guest }: RunOptions): Promise<BootFiles> {
   const file = (option: string, path: string | undefined) =>
     path === undefined
       ? undefined
@@ -66,10 +67,25 @@ async function bootFiles({ bios, kernel, initrd, append }: RunOptions): Promise<
         })
   if (!kernel && (!bios || bios === 'none')) {
     if (initrd || append) throw new UsageError(`${initrd ? '-initrd' : '-append'}: needs -kernel`)
-    return { kernel: embeddedGuestImage() }
+    return { kernel: embeddedGuest(guest) }
   }
+  if (Object.keys(guest).length > 0)
+    throw new UsageError('-guest: only the embedded guest has parameters; leave out -kernel and -bios')
   const firmware = bios === 'none' ? undefined : await file('-bios', bios)
   return { bios: firmware, kernel: await file('-kernel', kernel), initrd: await file('-initrd', initrd), append }
+}
+
+/** @throws UsageError an unknown parameter, or one out of range */
+function embeddedGuest(params: Keyvals): Uint8Array {
+  const options = Object.entries(params).map(([key, value]) => [
+    key,
+    value === 'on' || value === 'off' ? value === 'on' : key === 'seed' ? BigInt(value) : parseSize(value),
+  ])
+  try {
+    return embeddedGuestImage(Object.fromEntries(options))
+  } catch (cause) {
+    throw new UsageError(`-guest: ${(cause as Error).message}`, { cause })
+  }
 }
 
 function deviceSpecs(

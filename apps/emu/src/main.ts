@@ -17,7 +17,7 @@ program
   .command('demo')
   .description('move a guest between two processes while it works, and let it say what it noticed')
   .option('--migrations <n>', 'how often it moves', '1')
-  .option('--max-bandwidth <size>', 'bytes per second', '24M')
+  .option('--max-bandwidth <size>', 'bytes per second', '12M')
   .exitOverride()
   .action(async ({ migrations, maxBandwidth }) => {
     process.exitCode = await demo({ migrations: Number(migrations), maxBandwidth: parseSize(maxBandwidth) })

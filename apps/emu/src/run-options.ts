@@ -18,6 +18,8 @@ export interface RunOptions {
   readonly kernel?: string
   readonly initrd?: string
   readonly append?: string
+  /** Parameters of the embedded guest. */
+  readonly guest: Keyvals
   readonly drives: readonly DriveOption[]
   /** `driver=…` and its properties, in order. */
   readonly devices: readonly Keyvals[]
@@ -48,6 +50,10 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
     .option('--kernel <file>', 'kernel (ELF or raw Image)')
     .option('--initrd <file>', 'initial RAM disk')
     .option('--append <text>', 'kernel command line')
+    .option(
+      '--guest <params>',
+      'of the embedded guest: dirtyBytes=16M,dirtyBytesPerSecond=16M,diskRequestsPerSecond=500,…',
+    )
     .option('--drive <spec>', 'file=F[,if=none|virtio][,id=I][,format=raw][,readonly=on]', collect)
     .option('--device <spec>', 'DRIVER[,prop=value…]; "help" lists the drivers', collect)
     .option('--plugin <module>', 'load a plugin package or file', collect)
@@ -101,6 +107,7 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     kernel: raw.kernel,
     initrd: raw.initrd,
     append: raw.append,
+    guest: raw.guest ? parseKeyvals(raw.guest) : {},
     drives: (raw.drive ?? []).map(readDrive),
     devices: (raw.device ?? []).map((d: string) => parseKeyvals(d, 'driver')),
     plugins: raw.plugin ?? [],

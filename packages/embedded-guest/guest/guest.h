@@ -59,6 +59,7 @@ struct params {
 #define FLAG_NO_INDIRECT 8ul
 #define FLAG_NO_RNG 16ul
 #define FLAG_REARM_TIMER 32ul
+#define FLAG_EARLY_TIMER 64ul
 extern volatile struct params params;
 
 /* trap.c */

@@ -117,7 +117,7 @@ static void machine_timer(void) {
   if (time < timer_last) timer_backwards++, noted[0] = time, noted[1] = timer_last;
   if (compare != timer_next) timer_compare_lost++, noted[0] = compare, noted[1] = timer_next;
   if (time < timer_next) {
-    timer_early++, noted[0] = time, noted[1] = timer_next;
+    if (!(params.flags & FLAG_EARLY_TIMER)) timer_early++, noted[0] = time, noted[1] = timer_next;
     MTIMECMP = timer_next;
     return;
   }

@@ -40,6 +40,11 @@ export interface EmbeddedGuestOptions {
    * this is noticed. Stock QEMU arms no timer when it loads a machine, so a guest that is to arrive there needs it. [false]
    */
   rearmTimer?: boolean
+  /**
+   * Take a timer interrupt that comes too early as it comes, and set the timer again. A machine that hands the guest over to
+   * stock QEMU sends the timer as expired, so that the guest wakes there. [false]
+   */
+  earlyTimer?: boolean
   /** What all contents are derived from; 0n takes the device tree's random seed. [0n] */
   seed?: bigint
 }
@@ -96,6 +101,7 @@ const switches = { iommu: 1n, disk: 2n, eventIdx: 4n, indirect: 8n, rng: 16n }
  *
  * @returns a new array; the options are patched into it
  * @throws GuestParameterError an option is out of range
+ * @throws TypeError an option does not exist
  */
 export function embeddedGuestImage(options: EmbeddedGuestOptions = {}): Uint8Array {
   const image = Uint8Array.from(atob(imageBase64.replaceAll('\n', '')), (c) => c.charCodeAt(0))
@@ -104,6 +110,9 @@ export function embeddedGuestImage(options: EmbeddedGuestOptions = {}): Uint8Arr
   if (view.getBigUint64(word(0), true) !== MAGIC || view.getBigUint64(word(1), true) !== BigInt(WORDS * 8)) {
     throw new Error('embedded guest: the image and its loader do not belong together; run build-guest.sh')
   }
+  const known = [...Object.keys(numbers), ...Object.keys(switches), 'rearmTimer', 'seed']
+  const unknown = Object.keys(options).find((name) => !known.includes(name))
+  if (unknown) throw new TypeError(`embedded guest: no option '${unknown}' (there are: ${known.join(', ')})`)
   for (const [name, row] of Object.entries(numbers)) {
     const value = options[name as keyof EmbeddedGuestOptions] as number | undefined
     if (value === undefined) continue
@@ -117,6 +126,7 @@ export function embeddedGuestImage(options: EmbeddedGuestOptions = {}): Uint8Arr
     if (options[name as keyof typeof switches] === false) flags |= bit
   }
   if (options.rearmTimer) flags |= 32n
+  if (options.earlyTimer) flags |= 64n
   view.setBigUint64(word(12), flags, true)
   if (options.seed !== undefined) {
     const maximum = 2n ** 64n - 1n
