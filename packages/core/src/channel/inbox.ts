@@ -4,16 +4,23 @@ import { asChannelClosed, type CloseState } from './close-state.ts'
 export class Inbox {
   readonly #state: CloseState
   readonly #drained: () => void
+  readonly #consumed: ((chunk: Uint8Array) => void) | undefined
   readonly #chunks: Uint8Array[] = []
+  /** How much of the first chunk was read. */
+  #headRead = 0
   #bytes = 0
   #reader: { into: Uint8Array; resolve(count: number): void; reject(error: Error): void } | undefined
   #ended = false
   #failure: Error | undefined
 
-  /** @param drained all chunks were read: time to ask for more */
-  constructor(state: CloseState, drained: () => void) {
+  /**
+   * @param drained all chunks were read: time to ask for more
+   * @param consumed gets a chunk as it was pushed, once all of it was read
+   */
+  constructor(state: CloseState, drained: () => void, consumed?: (chunk: Uint8Array) => void) {
     this.#state = state
     this.#drained = drained
+    this.#consumed = consumed
   }
 
   /** Bytes that wait. */
@@ -42,6 +49,7 @@ export class Inbox {
   /** The channel was closed here: what waits is dropped. */
   drop(error: Error): void {
     this.#chunks.length = 0
+    this.#headRead = 0
     this.#bytes = 0
     this.#failure = error
     this.#serve()
@@ -74,11 +82,15 @@ export class Inbox {
     let filled = 0
     while (filled < into.length && this.#chunks.length > 0) {
       const head = this.#chunks[0]!
-      const part = head.subarray(0, into.length - filled)
+      const part = head.subarray(this.#headRead, this.#headRead + into.length - filled)
       into.set(part, filled)
       filled += part.length
-      if (part.length === head.length) this.#chunks.shift()
-      else this.#chunks[0] = head.subarray(part.length)
+      this.#headRead += part.length
+      if (this.#headRead === head.length) {
+        this.#chunks.shift()
+        this.#headRead = 0
+        this.#consumed?.(head)
+      }
     }
     this.#bytes -= filled
     if (this.#bytes === 0) this.#drained()

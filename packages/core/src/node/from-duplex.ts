@@ -1,3 +1,4 @@
+import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Channel } from '../channel/channel.ts'
 import { asChannelClosed, CloseState } from '../channel/close-state.ts'
@@ -16,7 +17,7 @@ export function fromDuplex(stream: Duplex): Channel {
   let broken: ChannelClosedError | undefined
   const waiting = new Set<(error: Error) => void>()
   // `drained` asks for the next chunk; between reads the stream is left paused, which is the back-pressure.
-  const inbox = new Inbox(state, pull)
+  const inbox = new Inbox(state, pull, stream.constructor === Socket ? freeBuffer : undefined)
 
   function pull(): void {
     if (readShut || state.closed || inbox.bytes > 0) return
@@ -101,4 +102,14 @@ export function fromDuplex(stream: Duplex): Channel {
       await closed
     },
   }
+}
+
+/**
+ * A socket makes an ArrayBuffer for every read; nobody else has it. Left to the garbage collector, they bring on a full
+ * collection every few dozen megabytes, which cost a machine that receives a guest 40% of its CPU time.
+ */
+function freeBuffer(chunk: Uint8Array): void {
+  const { buffer } = chunk as Uint8Array<ArrayBuffer>
+  // What was put together from several reads may be a slice of Node's pool. Node 20 has no `transfer`.
+  if (chunk.length === buffer.byteLength) buffer.transfer?.(0)
 }
