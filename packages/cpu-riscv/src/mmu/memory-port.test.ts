@@ -1,10 +1,11 @@
 import { describe, expect, it } from 'vitest'
-import { HartState, MSTATUS, PRIV, WORD } from '../hart/hart-state.ts'
+import { MSTATUS, PRIV, WORD } from '../hart/hart-state.ts'
 import { RAM_BASE, type TestHart, testHart } from '../hart/hart-testing.ts'
 import { HART_AREA, MMU_BANK, TLB_BANK_BYTES } from '../hart/layout.ts'
 import { AccessKind } from '../interpreter/contract.ts'
 import { CAUSE } from '../trap/causes.ts'
 import { Request } from '../worker/requests.ts'
+import { markStale } from '../worker/stale-code.ts'
 
 const { u8, i32, u32, i64 } = AccessKind
 const V = 1n
@@ -343,16 +344,18 @@ describe('write TLB', () => {
     expect([writesUntilData(), writesUntilData(), writesUntilData()]).toEqual([16, 32, 64])
   })
 
-  it('device writes reach decoded code at the next poll', () => {
+  it('what a device writes over decoded code is decoded anew after the next poll', () => {
     const t = testHart()
     const page = BigInt(RAM_BASE)
     t.imports.fetch(page)
-    const other = new HartState(t.memory.buffer, t.hart.base, 0)
-    let told: number | undefined
-    t.memory.onCodeWrite((index) => (told = index))
+    t.memory.onCodeWrite((index) => markStale(new Int32Array(t.memory.buffer), t.hart, index, true))
+    t.map.write(RAM_BASE + 8192, new Uint8Array(4)) // no code there
+    expect(t.hart.i32[WORD.request]).toBe(0)
     t.map.write(RAM_BASE + 64, new Uint8Array(4))
-    expect(told).toBe(t.ram.offset / 4096)
-    expect(other.base).toBe(t.hart.base)
+    t.core.serveRequests()
+    t.imports.fetch(page)
+    expect(t.code.prepared.length).toBe(2)
+    expect(t.hart.i32[WORD.request]).toBe(0)
   })
 
   it('recycles decoded pages, flushing what pointed at them', () => {

@@ -4,6 +4,8 @@ import type { OtherHarts } from '../mmu/code-pages.ts'
 import { Request, RunState } from './requests.ts'
 import { markStale, request } from './stale-code.ts'
 
+const URGENT_EVERY = 32
+
 /**
  * The other harts, as one hart's thread deals with them when it decodes code or overwrites it. Each hart has decoded
  * pages of its own; codePages holds the union, `holders` counts.
@@ -13,6 +15,8 @@ export class Neighbours implements OtherHarts {
   readonly #others: readonly HartState[]
   readonly #views: GuestViews
   readonly #holders: Uint16Array<SharedArrayBuffer>
+  /** Stores of this hart to pages that someone holds code of; wraps. */
+  readonly #writes = new Uint8Array(2 ** 20)
   #serveFlush = (): void => {}
 
   constructor(self: HartState, all: readonly HartState[], views: GuestViews, holdersBase: number) {
@@ -55,6 +59,8 @@ export class Neighbours implements OtherHarts {
   }
 
   written(page: number): void {
-    for (const hart of this.#others) markStale(this.#views.i32, hart, page, false)
+    // Usually the others find out at their next fence.i. A page that is written a lot is data by now: ask for it.
+    const urgent = (++this.#writes[page] & (URGENT_EVERY - 1)) === 0
+    for (const hart of this.#others) markStale(this.#views.i32, hart, page, urgent)
   }
 }
