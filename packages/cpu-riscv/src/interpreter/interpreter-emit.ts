@@ -2,14 +2,13 @@ import { csrOffset, LAYOUT, SLOT_BYTES, TLB_ENTRIES, TLB_ENTRY_BYTES } from '../
 import type { AccessBytes, AccessName, Emit } from '../isa/emit.ts'
 import { type FpuOpName, fpuOpNumber } from '../softfloat/ops.ts'
 import { callResult, i32, i64, select } from '../wasm/expr.ts'
-import type { Expr, FunctionBody, I32, I64, Local, ValueType } from '../wasm/function-body.ts'
+import type { Expr, FunctionBody, I32, I64, Label, Local, ValueType } from '../wasm/function-body.ts'
 import { AccessKind } from './contract.ts'
 import { type Handler, SLOT } from './slots.ts'
 
-/** Function indices that handlers call, and the base address that is baked into them. */
+/** Function indices that slow handlers call, and what is baked into all of them. */
 export interface HandlerEnvironment {
   readonly hartBase: number
-  readonly handlerType: number
   readonly fusesMultiplyAdd: boolean
   readonly imports: {
     readonly load: number
@@ -20,13 +19,34 @@ export interface HandlerEnvironment {
     readonly fpu: number
   }
   /** (slot, budget) -> exit; pc becomes that of the slot. */
-  readonly exitPoll: number
   readonly exitTrap: number
   readonly exitSystem: number
-  /** (pc, budget) -> exit: asks whether to leave, then goes on at pc. */
+  /** (pc, budget) -> exit or GO_ON: asks whether to leave, then finds the slot to go on at. */
   readonly jumpTo: number
   /** (budget): brings LAYOUT.instret up to the instruction before this one. */
   readonly syncInstret: number
+  /** Globals that say where the loop goes on after a slow handler. */
+  readonly nextSlot: number
+  readonly nextBudget: number
+}
+
+/** What a slow handler returns when the loop is to go on; anything else is an Exit. */
+export const GO_ON = -1
+
+/** Places in the loop that fast handlers go to, and its variables. */
+export interface InterpreterLoop {
+  readonly slot: Local<'i32'>
+  readonly budget: Local<'i32'>
+  /** Where `jump` goes. */
+  readonly target: Local<'i64'>
+  /** The next instruction: `slot`. */
+  readonly next: Label
+  /** The slow function of the instruction at `slot`. */
+  readonly slow: Label
+  /** To `target`, wherever that is, after asking whether to leave. */
+  readonly jump: Label
+  /** Leaves at `slot`. */
+  readonly poll: Label
 }
 
 /** Bytes and sign of each kind of access: the load that does it. */
@@ -55,6 +75,10 @@ export const state = (hartBase: number) => ({
   set: (offset: number, value: I64) => i64.store(i32.const(0), value, hartBase + offset),
 })
 
+/** Is the budget used up, or has someone asked the loop to end? */
+export const wantsOut = (hartBase: number, budget: I32): I32 =>
+  i32.or(state(hartBase).get32(LAYOUT.request32), i32.le_s(budget, i32.const(0)))
+
 /** pc of a slot of the page in force. */
 export const slotPc = (hartBase: number, slot: I32): I64 => {
   const { get, get32 } = state(hartBase)
@@ -63,29 +87,29 @@ export const slotPc = (hartBase: number, slot: I32): I64 => {
 }
 
 /**
- * Emits one handler: `(slot, budget) -> exit`, ending in a tail call of the next slot's handler. In `fast` mode everything
- * that needs a call is left to the handler's slow function (the same semantics in `slow` mode), so that the fast one never
- * needs a stack frame.
+ * Emits one handler. Fast ones are pieces of the interpreter's loop and make no calls, so that the loop can keep everything
+ * in registers: what needs a call gives up to the handler's slow function, which has the same semantics and is reached
+ * from outside of the loop.
  */
 export class InterpreterEmit implements Emit {
   readonly body: FunctionBody
   readonly #env: HandlerEnvironment
   readonly #handler: Handler
-  readonly #slow: (() => number) | undefined
+  readonly #loop: InterpreterLoop | undefined
   readonly #slot: Local<'i32'>
   readonly #budget: Local<'i32'>
   readonly #state: ReturnType<typeof state>
   #ended = false
   #dirtiesFp = false
 
-  /** @param slow index of the function to give up to, asked for when needed; undefined: this is the slow function */
-  constructor(body: FunctionBody, env: HandlerEnvironment, handler: Handler, slow: (() => number) | undefined) {
+  /** @param loop undefined: the slow function, `(slot, budget) -> exit` */
+  constructor(body: FunctionBody, env: HandlerEnvironment, handler: Handler, loop: InterpreterLoop | undefined) {
     this.body = body
     this.#env = env
     this.#handler = handler
-    this.#slow = slow
-    this.#slot = body.parameter(0, 'i32')
-    this.#budget = body.parameter(1, 'i32')
+    this.#loop = loop
+    this.#slot = loop?.slot ?? body.parameter(0, 'i32')
+    this.#budget = loop?.budget ?? body.parameter(1, 'i32')
     this.#state = state(env.hartBase)
   }
 
@@ -97,7 +121,7 @@ export class InterpreterEmit implements Emit {
   finish(): void {
     if (this.#ended) return
     if (this.#dirtiesFp) this.#markFpDirty()
-    this.#dispatchNext()
+    this.#goOn(i32.const(this.#length))
   }
 
   get #length(): number {
@@ -108,15 +132,26 @@ export class InterpreterEmit implements Emit {
     return [this.#slot.get, this.#budget.get]
   }
 
-  #dispatchNext(): void {
-    const next = i32.add(this.#slot.get, i32.const(this.#length))
+  /** This instruction is done; the next one is `distance` further. */
+  #goOn(distance: I32, poll = false): void {
+    const { body } = this
+    const loop = this.#loop
+    const slot = i32.add(this.#slot.get, distance)
     const budget = i32.sub(this.#budget.get, i32.const(1))
-    this.body.returnCallIndirect(this.#env.handlerType, [next, budget], i32.load(this.#slot.get, this.#length))
+    if (!loop) {
+      body.setGlobal(this.#env.nextSlot, slot)
+      body.setGlobal(this.#env.nextBudget, budget)
+      body.return(i32.const(GO_ON))
+      return
+    }
+    body.set(this.#slot, slot)
+    body.set(this.#budget, budget)
+    if (poll) body.brIf(loop.poll, wantsOut(this.#env.hartBase, this.#budget.get))
+    body.br(loop.next)
   }
 
   #giveUp(condition: I32): void {
-    const { body } = this
-    body.if(condition, () => body.returnCall(this.#slow!(), this.#here()))
+    if (this.#loop) this.body.brIf(this.#loop.slow, condition)
   }
 
   /** True when `slot`'s import set trapPending32: leaves. */
@@ -177,7 +212,7 @@ export class InterpreterEmit implements Emit {
 
   load(kind: AccessName, address: I64): I64 {
     const { bytes, load } = LOADS[kind]
-    if (this.#slow !== undefined) return load(this.#probe(LAYOUT.readTlb32, address, bytes))
+    if (this.#loop) return load(this.#probe(LAYOUT.readTlb32, address, bytes))
     this.#sync()
     const call = callResult<'i64'>(this.#env.imports.load, [address, i32.const(AccessKind[kind]), this.#slot.get])
     const value = this.hold('i64', call)
@@ -186,7 +221,7 @@ export class InterpreterEmit implements Emit {
   }
 
   store(bytes: AccessBytes, address: I64, value: I64): void {
-    if (this.#slow !== undefined) {
+    if (this.#loop) {
       this.body.put(STORES[bytes](this.#probe(LAYOUT.writeTlb32, address, bytes), value))
       return
     }
@@ -197,7 +232,7 @@ export class InterpreterEmit implements Emit {
 
   atomicAddress(bytes: 4 | 8, address: I64, write: boolean): I32 {
     const { body } = this
-    if (this.#slow !== undefined) {
+    if (this.#loop) {
       return this.hold('i32', this.#probe(write ? LAYOUT.writeTlb32 : LAYOUT.readTlb32, address, bytes))
     }
     this.#sync()
@@ -208,9 +243,17 @@ export class InterpreterEmit implements Emit {
   }
 
   cacheBlock(operation: number, address: I64): void {
+    if (this.#loop) {
+      this.#toSlow()
+      return
+    }
     this.#sync()
     this.body.call(this.#env.imports.cacheBlock, [i32.const(operation), address, this.#slot.get])
     this.#leaveOnTrap()
+  }
+
+  #toSlow(): void {
+    this.body.br(this.#loop!.slow)
   }
 
   branch(condition: I32): void {
@@ -219,41 +262,47 @@ export class InterpreterEmit implements Emit {
   }
 
   jump(): void {
-    const { body } = this
     this.#ended = true
-    const budget = i32.sub(this.#budget.get, i32.const(1))
-    if (this.#handler.flow === 'far') {
-      body.returnCall(this.#env.jumpTo, [i64.add(this.pc(), this.imm()), budget])
-      return
-    }
-    body.set(this.#slot, i32.add(this.#slot.get, this.imm32()))
-    if (this.#handler.flow === 'backward') {
-      body.set(this.#budget, budget)
-      const leave = i32.or(this.#state.get32(LAYOUT.request32), i32.le_s(this.#budget.get, i32.const(0)))
-      body.if(leave, () => body.returnCall(this.#env.exitPoll, this.#here()))
-      body.returnCallIndirect(this.#env.handlerType, this.#here(), i32.load(this.#slot.get))
-    } else {
-      body.returnCallIndirect(this.#env.handlerType, [this.#slot.get, budget], i32.load(this.#slot.get))
-    }
+    const { flow } = this.#handler
+    if (flow === 'far') this.#jumpTo(i64.add(this.pc(), this.imm()))
+    else this.#goOn(this.imm32(), flow === 'backward')
   }
 
   jumpRegister(target: I64): void {
     this.#ended = true
+    this.#jumpTo(i64.and(target, i64.const(-2)))
+  }
+
+  #jumpTo(target: I64): void {
+    const { body } = this
+    const loop = this.#loop
     const budget = i32.sub(this.#budget.get, i32.const(1))
-    this.body.returnCall(this.#env.jumpTo, [i64.and(target, i64.const(-2)), budget])
+    if (!loop) {
+      body.returnCall(this.#env.jumpTo, [target, budget])
+      return
+    }
+    body.set(loop.target, target)
+    body.set(loop.budget, budget)
+    body.br(loop.jump)
   }
 
   system(): void {
     this.#ended = true
-    this.body.returnCall(this.#env.exitSystem, this.#here())
+    if (this.#loop) this.#toSlow()
+    else this.body.returnCall(this.#env.exitSystem, this.#here())
   }
 
   illegalIf(condition: I32): void {
     const { body } = this
-    body.if(condition, () => body.returnCall(this.#env.exitSystem, this.#here()))
+    if (this.#loop) this.#giveUp(condition)
+    else body.if(condition, () => body.returnCall(this.#env.exitSystem, this.#here()))
   }
 
   csr(funct3: number, immediate: boolean): I64 {
+    if (this.#loop) {
+      this.#toSlow()
+      return i64.const(0)
+    }
     this.#sync()
     const index = i32.load16_u(this.#slot.get, SLOT.extra16)
     const source = immediate ? i64.extend_u(index) : this.rs1()
@@ -285,7 +334,7 @@ export class InterpreterEmit implements Emit {
   }
   fpEnabled(dirties: boolean): void {
     const off = this.#state.get32(LAYOUT.fpOff32)
-    if (this.#slow !== undefined) {
+    if (this.#loop) {
       this.#giveUp(dirties ? off : i32.eq(off, i32.const(1)))
       return
     }
@@ -317,7 +366,7 @@ export class InterpreterEmit implements Emit {
   }
 
   either(fast: () => void, slow: () => void): void {
-    if (this.#slow !== undefined) fast()
+    if (this.#loop) fast()
     else slow()
   }
   guard(condition: I32): void {

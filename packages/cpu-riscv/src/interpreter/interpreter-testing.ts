@@ -1,4 +1,12 @@
-import { FETCH_TLB_ENTRIES, HART_AREA, hartAreaBytes, LAYOUT, PAGE_SLOT_BYTES, SLOT_BYTES, TLB_ENTRIES } from '../hart/layout.ts'
+import {
+  FETCH_TLB_ENTRIES,
+  HART_AREA,
+  hartAreaBytes,
+  LAYOUT,
+  PAGE_SLOT_BYTES,
+  SLOT_BYTES,
+  TLB_ENTRIES,
+} from '../hart/layout.ts'
 import { PROFILES } from '../hart/profile.ts'
 import type { Interpreter, SystemImports } from './contract.ts'
 import { makeInterpreter } from './interpreter.ts'

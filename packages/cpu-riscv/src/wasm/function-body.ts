@@ -39,6 +39,7 @@ export class FunctionBody {
   readonly #locals: ValueType[] = []
   readonly #parameterCount: number
   readonly #free = new Map<ValueType, number[]>()
+  #scope: Local<ValueType>[] | undefined
   #depth = 0
 
   constructor(parameterCount: number) {
@@ -67,16 +68,24 @@ export class FunctionBody {
 
   local<T extends ValueType>(type: T): Local<T> {
     const free = this.#free.get(type)?.pop()
-    if (free !== undefined) return this.#localAt(free, type)
-    this.#locals.push(type)
-    return this.#localAt(this.#parameterCount + this.#locals.length - 1, type)
+    const index = free ?? this.#parameterCount + this.#locals.push(type) - 1
+    const local = this.#localAt(index, type)
+    this.#scope?.push(local)
+    return local
   }
 
-  /** Gives a local back: its number serves the next `local` of the same type. */
-  release(local: Local<ValueType>): void {
-    const free = this.#free.get(local.type)
-    if (free) free.push(local.index)
-    else this.#free.set(local.type, [local.index])
+  /** Locals made inside are free for reuse afterwards. */
+  scope(inner: () => void): void {
+    const outer = this.#scope
+    const made: Local<ValueType>[] = []
+    this.#scope = made
+    inner()
+    this.#scope = outer
+    for (const local of made) {
+      const free = this.#free.get(local.type)
+      if (free) free.push(local.index)
+      else this.#free.set(local.type, [local.index])
+    }
   }
 
   set<T extends ValueType>(local: Local<T>, value: Expr<T>): void {
@@ -138,6 +147,14 @@ export class FunctionBody {
     condition(this)
     this.code.u8(0x0d)
     this.code.uleb(this.#depth - label.depth)
+  }
+
+  /** Goes to `labels[index]`, or to the last one if there is no such. */
+  brTable(labels: readonly Label[], index: I32): void {
+    index(this)
+    this.code.u8(0x0e)
+    this.code.uleb(labels.length - 1)
+    for (const label of labels) this.code.uleb(this.#depth - label.depth)
   }
 
   return(value?: Expr): void {
