@@ -11,6 +11,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
+import type { StockQemuBinary } from './stock-10.ts'
+
 export const stockQemuCommand = 'qemu-system-riscv64'
 
 /** Why stock QEMU cannot be used here, or undefined when it can (or must). */
@@ -53,15 +55,24 @@ export async function startStockQemu(
   folder: string,
   args: string[],
   onConsole: (chunk: Buffer) => void,
+  binary: StockQemuBinary = { command: stockQemuCommand, args: [], env: {} },
 ): Promise<StockQemu> {
   const id = ++started
   const qmpPath = join(folder, `qmp-${id}.sock`)
   const gdbPath = join(folder, `gdb-${id}.sock`)
   const common = ['-display', 'none', '-monitor', 'none', '-serial', 'stdio', '-nodefaults']
   const child = spawn(
-    stockQemuCommand,
-    [...common, '-qmp', `unix:${qmpPath},server=on,wait=off`, '-gdb', `unix:${gdbPath},server=on,wait=off`, ...args],
-    { stdio: ['pipe', 'pipe', 'pipe'] },
+    binary.command,
+    [
+      ...binary.args,
+      ...common,
+      '-qmp',
+      `unix:${qmpPath},server=on,wait=off`,
+      '-gdb',
+      `unix:${gdbPath},server=on,wait=off`,
+      ...args,
+    ],
+    { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...binary.env } },
   )
   let stderr = ''
   child.stderr.on('data', (chunk) => {

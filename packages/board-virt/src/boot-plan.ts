@@ -1,7 +1,6 @@
 import { DeviceConfigError } from '@ferryvm/core'
 import { loadImage } from './elf.ts'
-
-export type VirtProfile = 'qemu-7.2' | 'qemu-10.0'
+import { VIRT_PROFILES, type VirtProfile } from './profile.ts'
 
 export const RAM_BASE = 0x8000_0000
 const MiB = 1024 * 1024
@@ -32,6 +31,7 @@ export interface BootPlan {
  * @throws DeviceConfigError something does not fit into RAM
  */
 export function planBoot(files: BootFiles, ramBytes: number, profile: VirtProfile): BootPlan {
+  const facts = VIRT_PROFILES[profile]
   const ramEnd = RAM_BASE + ramBytes
   const images: { name: string; at: number; bytes: Uint8Array }[] = []
   const place = (name: string, at: number, bytes: Uint8Array) => {
@@ -51,7 +51,7 @@ export function planBoot(files: BootFiles, ramBytes: number, profile: VirtProfil
     const bios = loadImage('-bios', files.bios, RAM_BASE)
     for (const s of bios.segments) place('-bios', s.at, s.bytes)
     firmwareEnd = bios.end
-    if (profile === 'qemu-10.0') start = bios.entry
+    if (facts.startsAtEntry) start = bios.entry
   }
 
   let next = 0
@@ -63,7 +63,7 @@ export function planBoot(files: BootFiles, ramBytes: number, profile: VirtProfil
     next = kernel.start
     kernelEnd = kernel.end
     if (files.initrd) {
-      const at = next + Math.min(ramBytes / 2, (profile === 'qemu-7.2' ? 128 : 512) * MiB)
+      const at = next + Math.min(ramBytes / 2, facts.initrdOffsetBytes)
       place('-initrd', at, files.initrd)
       initrd = { start: at, end: at + files.initrd.length }
     }
@@ -78,10 +78,8 @@ export function planBoot(files: BootFiles, ramBytes: number, profile: VirtProfil
     initrd,
     deviceTreeAt(sizeBytes) {
       const THREE_GIB = 0xc000_0000
-      const at =
-        profile === 'qemu-7.2'
-          ? alignDown(Math.min(ramEnd, THREE_GIB) - MiB, 2 * MiB)
-          : alignDown(ramEnd - sizeBytes, 2 * MiB)
+      const room = facts.deviceTreeRoomBytes
+      const at = room ? alignDown(Math.min(ramEnd, THREE_GIB) - room, 2 * MiB) : alignDown(ramEnd - sizeBytes, 2 * MiB)
       const lowest = Math.max(kernelEnd, initrd?.end ?? 0)
       if (at < lowest || at + sizeBytes > ramEnd) {
         throw new DeviceConfigError(

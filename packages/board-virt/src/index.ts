@@ -6,6 +6,7 @@
  * machine.start()
  * ```
  */
-export { type BootFiles, type BootPlan, planBoot, RAM_BASE, type VirtProfile } from './boot-plan.ts'
+export { type BootFiles, type BootPlan, planBoot, RAM_BASE } from './boot-plan.ts'
 export { type LoadableImage, loadImage } from './elf.ts'
+export { VIRT_PROFILES, type VirtProfile, type VirtProfileFacts } from './profile.ts'
 export { type VirtBoardOptions, virtBoard, virtDevices } from './virt-board.ts'

@@ -7,6 +7,7 @@ import {
   aclintMtimer,
   bootRom,
   flattenDeviceTree,
+  foreignState,
   fwCfg,
   goldfishRtc,
   MROM,
@@ -19,7 +20,9 @@ import {
 } from '@ferryvm/devices-virt'
 import { virtioBlk, virtioMmio, virtioRng } from '@ferryvm/devices-virtio'
 import type { BootImage, MachineConfig } from '@ferryvm/machine'
-import { type BootFiles, planBoot, RAM_BASE, type VirtProfile } from './boot-plan.ts'
+import { type BootFiles, planBoot, RAM_BASE } from './boot-plan.ts'
+import { VIRT_PROFILES, type VirtProfile } from './profile.ts'
+import { toldIsa } from './told-isa.ts'
 
 export interface VirtBoardOptions extends BootFiles {
   /** Which stock QEMU's board this is, as far as a guest or a stream can tell. Default `qemu-7.2`. */
@@ -31,6 +34,8 @@ export interface VirtBoardOptions extends BootFiles {
   readonly serial?: CharBackend
   /** Beyond the board's own: `virtioBlk({ drive }, { bus: 'pcie.0' })`, `intelIommu({})`, a plugin's. */
   readonly devices?: readonly DeviceSpec[]
+  /** See `rv64`. Default true. */
+  readonly timerNudge?: boolean
   readonly log?: Logger
 }
 
@@ -54,6 +59,8 @@ const MiB = 2 ** 20
  */
 export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
   const { profile = 'qemu-7.2', harts = 1, ramBytes = 128 * MiB, devices = [], log = silentLogger } = options
+  const { fwCfgEarly, acpi, stream } = VIRT_PROFILES[profile]
+  const fwCfgSpec = fwCfg({ harts, returnsAcpi: acpi }, { at: MAP.fwCfg })
   const boot = planBoot(options, ramBytes, profile)
   const tree = () =>
     flattenDeviceTree(
@@ -79,7 +86,8 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
   ]
   return {
     name: 'virt',
-    cpu: rv64({ harts, profile }),
+    stream,
+    cpu: rv64({ harts, profile, toldIsa, timerNudge: options.timerNudge }),
     ram: [{ idstr: 'riscv_virt_board.ram', base: RAM_BASE, sizeBytes: ramBytes }],
     platformBus: { base: MAP.platformBus, sizeBytes: 32 * MiB, firstIrq: 64, irqCount: 32 },
     images,
@@ -89,7 +97,7 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
       aclintMswi({}, { at: MAP.clint }),
       aclintMtimer({}, { at: MAP.mtimer }),
       plic({}, { at: MAP.plic }),
-      ...(profile === 'qemu-10.0' ? [fwCfg({ harts }, { at: MAP.fwCfg })] : []),
+      ...(fwCfgEarly ? [fwCfgSpec] : []),
       testFinisher({}, { at: MAP.finisher }),
       virtioMmio({}, { id: 'virtio-mmio', irq: 1 }),
       gpex({ mmio64Base: Math.ceil((RAM_BASE + ramBytes) / 2 ** 34) * 2 ** 34 }, { id: 'gpex', irq: 32 }),
@@ -98,7 +106,8 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
       pflashCfi01({ idstr: 'virt.flash0' }, { id: 'flash0', at: MAP.flash[0] }),
       pflashCfi01({ idstr: 'virt.flash1' }, { id: 'flash1', at: MAP.flash[1] }),
       ...devices,
-      ...(profile === 'qemu-7.2' ? [fwCfg({ harts }, { at: MAP.fwCfg })] : []),
+      ...(fwCfgEarly ? [] : [fwCfgSpec]),
+      foreignState({ returnsAcpi: acpi }, { id: 'foreign-state' }),
     ],
   }
 }

@@ -76,13 +76,27 @@ export {
 } from './errors/vmstate-error.ts'
 export type { Machine, MachineEvents, RunState } from './machine/machine.ts'
 export { type AddressSpace, dma } from './memory/address-space.ts'
-export { DirtyLog, GuestMemory, GuestMemoryExhaustedError, PAGE_BYTES, type RamBlock } from './memory/guest-memory.ts'
+export {
+  DirtyLog,
+  GuestMemory,
+  GuestMemoryExhaustedError,
+  PAGE_BYTES,
+  type RamBlock,
+  type RamBlockOptions,
+} from './memory/guest-memory.ts'
 export { PhysicalMap, type RamMapping, type RamMode } from './memory/physical-map.ts'
 export type { QEMUFileReader, QEMUFileWriter } from './qemufile/qemufile.ts'
 export { bufferReader, createQEMUFileReader, drive } from './qemufile/qemufile-reader.ts'
 export { bufferWriter, createQEMUFileWriter } from './qemufile/qemufile-writer.ts'
 export { MigrationPriority } from './registry/migration-priority.ts'
-export type { RegisterOptions, SaveStateRegistry, SaveVmHandlers, SectionEntry } from './registry/registry.ts'
+export type {
+  AlternativeLayout,
+  RegisterOptions,
+  SaveStateRegistry,
+  SaveVmHandlers,
+  SectionEntry,
+  SectionLayout,
+} from './registry/registry.ts'
 export { createSaveStateRegistry } from './registry/save-state-registry.ts'
 export { loadConfiguration, type StreamConfiguration, saveConfiguration } from './stream/configuration.ts'
 export {

@@ -9,6 +9,8 @@ import { resetHart } from './hart/reset.ts'
 import { Pmp } from './mmu/pmp.ts'
 import { Interrupts } from './trap/interrupts.ts'
 import { cpuCommonVmstate, cpuVmstate } from './vmstate/cpu-vmstate.ts'
+import { otherCpuVmstate } from './vmstate/other-release.ts'
+import { toldOf } from './vmstate/told-isa.ts'
 import { Request, RunState } from './worker/requests.ts'
 import { markStale, request } from './worker/stale-code.ts'
 
@@ -22,6 +24,9 @@ export interface Rv64CpuParts {
   readonly control: ControlBlock
   readonly map: PhysicalMap
   readonly clock: VirtualClock
+  /** See Rv64Options. */
+  readonly timerNudge: boolean
+  readonly toldIsa?: (map: PhysicalMap) => string | undefined
   close(): Promise<void>
 }
 
@@ -56,16 +61,24 @@ export class Rv64Cpu implements Cpu {
       const parts = {
         hart,
         profile: this.#parts.profile,
-        pending: () => this.#interrupts(hart).pending(),
+        pending: () => {
+          const interrupts = this.#interrupts(hart)
+          return interrupts.pending() | (this.#parts.timerNudge ? interrupts.armed() : 0)
+        },
+        told: () => toldOf(this.#parts.map, this.#parts.toldIsa?.(this.#parts.map)),
         loaded: (seip: boolean) => {
           if (seip) this.#seipUnclaimed.add(hart)
           else this.#seipUnclaimed.delete(hart)
           request(hart, EVERYTHING)
         },
       }
-      for (const vmstate of [cpuCommonVmstate(parts), cpuVmstate(parts)]) {
-        sections.register<any>(vmstate, vmstate.createState(), { instanceId: hart.index })
-      }
+      const common = cpuCommonVmstate(parts)
+      sections.register(common, common.createState(), { instanceId: hart.index })
+      const own = cpuVmstate(parts)
+      const state = own.createState()
+      const other = otherCpuVmstate(parts, state)
+      const alternatives = [{ vmstate: other, state: other.createState() }]
+      sections.register(own, state, { instanceId: hart.index, alternatives })
     }
   }
 

@@ -1,11 +1,11 @@
-import type { Cpu, CpuContext, CpuFactory, CpuSpec } from '@ferryvm/core'
+import type { Cpu, CpuContext, CpuFactory, CpuSpec, PhysicalMap } from '@ferryvm/core'
 import { HartCrashError, VirtualizationError } from './errors.ts'
 import { CONTROL_BYTES, ControlBlock } from './hart/control.ts'
 import { HartState, WORD } from './hart/hart-state.ts'
 import { DEFAULT_POOL_PAGES, hartAreaBytes, LAYOUT, PAGE_SLOT_BYTES } from './hart/layout.ts'
 import { PROFILES, type ProfileName } from './hart/profile.ts'
 import { NO_RESERVATION, resetHart } from './hart/reset.ts'
-import { Rv64Cpu } from './rv64-cpu.ts'
+import { Rv64Cpu, type Rv64CpuParts } from './rv64-cpu.ts'
 import { MmioServer } from './worker/mailbox.ts'
 import { Fatal, Request } from './worker/requests.ts'
 import { spawnHart } from './worker/spawn.ts'
@@ -17,6 +17,17 @@ export interface Rv64Options {
   readonly profile?: ProfileName
   /** Pages of guest code each hart keeps decoded, 32.8 KiB of memory per page. Default 2048, less with more than 8 harts. */
   readonly decodedPages?: number
+  /**
+   * Send timers that are armed as already expired. Stock QEMU arms no timer when it loads, so a guest asleep would not
+   * wake there; one early timer interrupt makes it set its timer anew. Default true; nothing changes for our own kind,
+   * which computes timer interrupts from the time. Spec: virt-vmstate.md section 5.
+   */
+  readonly timerNudge?: boolean
+  /**
+   * What the guest was told about its harts: the ISA string of the device tree in its memory, if one is there. Asked when
+   * a guest of another profile arrives.
+   */
+  readonly toldIsa?: (map: PhysicalMap) => string | undefined
 }
 
 const MAX_HARTS = 512
@@ -36,19 +47,29 @@ const defaultPool = (harts: number): number => {
  */
 export const rv64: CpuFactory<Rv64Options> = Object.assign(
   (options: Rv64Options = {}): CpuSpec => {
-    const { harts = 1, profile = 'qemu-7.2', decodedPages = defaultPool(harts) } = options
+    const { harts = 1, profile = 'qemu-7.2', decodedPages = defaultPool(harts), timerNudge = true } = options
     if (!Number.isInteger(harts) || harts < 1 || harts > MAX_HARTS)
       throw new RangeError(`rv64: ${harts} harts; 1 to 512`)
     if (!(decodedPages >= 16 && decodedPages <= MAX_POOL_PAGES)) {
       throw new RangeError(`rv64: decodedPages ${decodedPages}; 16 to ${MAX_POOL_PAGES}`)
     }
     if (!PROFILES[profile]) throw new RangeError(`rv64: no profile "${profile}"; ${Object.keys(PROFILES).join(', ')}`)
-    return { type: 'rv64', harts, realize: (ctx) => realize(ctx, harts, profile, decodedPages) }
+    return {
+      type: 'rv64',
+      harts,
+      realize: (ctx) => realize(ctx, harts, profile, decodedPages, { timerNudge, toldIsa: options.toldIsa }),
+    }
   },
   { type: 'rv64' },
 )
 
-async function realize(ctx: CpuContext, count: number, profileName: ProfileName, poolPages: number): Promise<Cpu> {
+async function realize(
+  ctx: CpuContext,
+  count: number,
+  profileName: ProfileName,
+  poolPages: number,
+  options: Pick<Rv64CpuParts, 'timerNudge' | 'toldIsa'>,
+): Promise<Cpu> {
   const { memory } = ctx.map
   const profile = PROFILES[profileName]
   const controlBase = memory.allocate(CONTROL_BYTES)
@@ -100,6 +121,7 @@ async function realize(ctx: CpuContext, count: number, profileName: ProfileName,
       control,
       map: ctx.map,
       clock: ctx.clock,
+      ...options,
       async close() {
         alive = false
         server.close()

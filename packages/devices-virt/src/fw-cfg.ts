@@ -8,6 +8,7 @@ import {
   type DeviceContext,
   defineDevice,
   defineVmstate,
+  registersItself,
   type StateOfVmstate,
   u16,
   u32,
@@ -65,6 +66,13 @@ export interface FwCfgFile {
   readonly data: Uint8Array
 }
 
+interface FwCfgProps {
+  readonly harts: number
+  readonly files: readonly FwCfgFile[]
+  readonly items: ReadonlyMap<number, Uint8Array>
+  readonly returnsAcpi: boolean
+}
+
 const bytesProp = z.custom<Uint8Array>((value) => value instanceof Uint8Array, 'needs bytes')
 
 /** Placement: registers at `at`. */
@@ -88,20 +96,25 @@ export const fwCfg = defineDevice({
       .default([]),
     /** More items by key: kernel 0x11, initrd 0x12, command line 0x15 ... */
     items: z.map(z.number().int().min(0).max(0x1f), bytesProp).default(new Map()),
+    /** What arrived about ACPI tables leaves with the machine again. */
+    returnsAcpi: z.boolean().default(true),
   }),
-  migration: fwCfgVmstate,
+  migration: registersItself,
   realize: (ctx, props) => new FwCfg(ctx, props),
 })
 
 class FwCfg implements Device {
-  readonly #ctx: DeviceContext<FwCfgState>
+  readonly #ctx: DeviceContext<undefined>
+  readonly #state = fwCfgVmstate.createState()
   readonly #items: Map<number, Uint8Array>
 
-  constructor(
-    ctx: DeviceContext<FwCfgState>,
-    { harts, files, items }: { harts: number; files: FwCfgFile[]; items: Map<number, Uint8Array> },
-  ) {
+  constructor(ctx: DeviceContext<undefined>, { harts, files, items, returnsAcpi }: FwCfgProps) {
     this.#ctx = ctx
+    const postLoad = (state: FwCfgState, version: number) => {
+      fwCfgVmstate.postLoad?.(state, version)
+      if (!returnsAcpi) state.table_mr_size = 0n
+    }
+    ctx.registerVmstate({ ...fwCfgVmstate, postLoad }, this.#state)
     const sorted = [...files].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))
     const twice = sorted.find((file, i) => file.name === sorted[i + 1]?.name)
     if (twice) throw new DeviceConfigError(ctx.id, `two files are named '${twice.name}'`)
@@ -123,21 +136,21 @@ class FwCfg implements Device {
 
   reset(): void {
     this.#select(0)
-    this.#ctx.state.dma_addr = 0n
+    this.#state.dma_addr = 0n
   }
 
   describe(): string {
-    return `entry=0x${this.#ctx.state.cur_entry.toString(16)} offset=${this.#ctx.state.cur_offset}`
+    return `entry=0x${this.#state.cur_entry.toString(16)} offset=${this.#state.cur_offset}`
   }
 
   #select(key: number): void {
-    this.#ctx.state.cur_entry = key
-    this.#ctx.state.cur_offset = 0
+    this.#state.cur_entry = key
+    this.#state.cur_offset = 0
   }
 
   /** Takes up to `length` bytes of the selected item; beyond its end there are none. */
   #take(length: number): Uint8Array {
-    const { state } = this.#ctx
+    const state = this.#state
     const item = this.#items.get(state.cur_entry) ?? new Uint8Array(0)
     const from = Math.min(state.cur_offset, item.length)
     const taken = item.subarray(from, from + length)
@@ -161,7 +174,7 @@ class FwCfg implements Device {
   }
 
   #write(offset: number, bytes: number, littleEndian: bigint): void {
-    const { state } = this.#ctx
+    const state = this.#state
     const value = swapped(littleEndian, bytes)
     if (offset === SELECTOR && bytes === 2) this.#select(Number(value))
     else if (offset === DMA && bytes === 8) this.#transfer(value)
@@ -172,7 +185,8 @@ class FwCfg implements Device {
 
   /** @param address of {control BE32, length BE32, address BE64} */
   #transfer(address: bigint): void {
-    const { state, dma } = this.#ctx
+    const state = this.#state
+    const { dma } = this.#ctx
     state.dma_addr = 0n
     const at = Number(address)
     const command = new DataView(new ArrayBuffer(16))

@@ -14,6 +14,7 @@ it('has these public names', () => {
     'fdtNode',
     'flag',
     'flattenDeviceTree',
+    'foreignState',
     'fwCfg',
     'fwCfgVmstate',
     'goldfishRtc',

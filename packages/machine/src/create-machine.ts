@@ -19,6 +19,7 @@ import {
   PhysicalMap,
   type RamBlock,
   type RunState,
+  type StreamSettings,
   silentLogger,
   VirtualClock,
 } from '@ferryvm/core'
@@ -56,6 +57,7 @@ export async function createMachine(config: MachineConfig): Promise<Machine> {
 
 class VirtualMachine implements Machine {
   readonly name: string
+  readonly stream: Partial<StreamSettings> | undefined
   readonly sections = createSaveStateRegistry()
   readonly memory = new GuestMemory()
   readonly physical = new PhysicalMap(this.memory)
@@ -78,6 +80,7 @@ class VirtualMachine implements Machine {
 
   constructor(config: MachineConfig) {
     this.name = config.name
+    this.stream = config.stream
     this.#config = config
     this.#log = config.log ?? silentLogger
     this.#platform = config.platformBus && new PlatformBus(config.platformBus)
@@ -115,7 +118,7 @@ class VirtualMachine implements Machine {
   }
 
   migratableBlocks(): readonly RamBlock[] {
-    return [...this.memory.blocks].sort((a, b) => b.sizeBytes - a.sizeBytes)
+    return this.memory.migratableBlocks()
   }
 
   start(): void {
@@ -264,8 +267,8 @@ class VirtualMachine implements Machine {
         this.#platform?.occupied(at, sizeBytes)
         this.physical.addMmio(at, sizeBytes, region, options.name ?? id)
       },
-      ram: (idstr, sizeBytes, mapping) => {
-        const block = this.memory.addBlock(idstr, sizeBytes)
+      ram: (idstr, sizeBytes, mapping, options) => {
+        const block = this.memory.addBlock(idstr, sizeBytes, options)
         if (!mapping) return { block, setMode() {} }
         const at = mapping.at ?? placement.at
         if (at === undefined) throw new DeviceConfigError(id, `its memory '${idstr}' needs an address (at)`)

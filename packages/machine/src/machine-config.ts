@@ -1,4 +1,4 @@
-import type { CpuSpec, DeviceSpec, Logger } from '@ferryvm/core'
+import type { CpuSpec, DeviceSpec, Logger, StreamSettings } from '@ferryvm/core'
 
 /** Bytes that are put into guest memory at power-on and again at every reset (firmware, kernel, boot ROM, device tree). */
 export interface BootImage {
@@ -31,6 +31,8 @@ export interface MachineConfig {
     readonly firstIrq: number
     readonly irqCount: number
   }
+  /** For its streams; a migration's own settings come first. */
+  readonly stream?: Partial<StreamSettings>
   readonly images?: readonly BootImage[]
   readonly log?: Logger
 }

@@ -130,7 +130,7 @@ export function createMigration(options: MigrationOptions): Migration {
     },
     isZero,
   )
-  const ramLoader = new RamLoader(machine.memory, blocks, isZero)
+  const ramLoader = new RamLoader(machine.memory, () => machine.memory.blocks, isZero)
   const context: MigrationContext = {
     machine,
     transports,
@@ -139,7 +139,7 @@ export function createMigration(options: MigrationOptions): Migration {
     log,
     ramSaver,
     ramLoader,
-    settings: options.settings ?? {},
+    settings: { ...machine.stream, ...options.settings },
     uuid: options.uuid,
     confirmCompletion: options.confirmCompletion ?? true,
     globalState: globalStateVmstate.createState(),

@@ -5,7 +5,7 @@ import type { Transport } from '../channel/transport.ts'
 import type { VirtualClock } from '../clock/virtual-clock.ts'
 import type { CpuSpec, HartPort } from '../cpu/cpu.ts'
 import type { AddressSpace } from '../memory/address-space.ts'
-import type { RamBlock } from '../memory/guest-memory.ts'
+import type { RamBlock, RamBlockOptions } from '../memory/guest-memory.ts'
 import type { PhysicalMap, RamMode } from '../memory/physical-map.ts'
 import type { RegisterOptions } from '../registry/registry.ts'
 import type { Vmstate } from '../vmstate/vmstate.ts'
@@ -74,6 +74,7 @@ export interface DeviceContext<S> {
     idstr: string,
     sizeBytes: number,
     mapping?: { readonly at?: number; readonly mode?: RamMode; readonly writes?: MmioRegion },
+    options?: RamBlockOptions,
   ): { readonly block: RamBlock; setMode(mode: RamMode): void }
   /** Line number `placement.irq + index` of the machine's interrupt controller. */
   irq(index?: number): IrqLine

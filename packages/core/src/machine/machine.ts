@@ -4,6 +4,7 @@ import type { Device } from '../device/device.ts'
 import type { GuestMemory, RamBlock } from '../memory/guest-memory.ts'
 import type { PhysicalMap } from '../memory/physical-map.ts'
 import type { SaveStateRegistry } from '../registry/registry.ts'
+import type { StreamSettings } from '../stream/element.ts'
 
 /** QEMU's names. Spec: stream.md section 9. */
 export type RunState =
@@ -39,6 +40,8 @@ export interface MachineEvents {
 export interface Machine extends AsyncDisposable {
   /** Machine type name on the wire (CONFIGURATION section), `virt`. */
   readonly name: string
+  /** What its streams need of the container, beside what the user asks for. */
+  readonly stream?: Partial<StreamSettings>
   readonly sections: SaveStateRegistry
   readonly memory: GuestMemory
   readonly physical: PhysicalMap

@@ -20,6 +20,20 @@ export interface RamBlock {
   readonly pageBytes: number
   /** The contents, live: harts and devices write to the same bytes. */
   readonly bytes: Uint8Array<SharedArrayBuffer>
+  /** Upper bound of its size where the sender's block could grow; the order of blocks in a stream follows it. */
+  readonly maxBytes: number
+  /** Whether it is sent with the others. A block that only some senders have is taken in either way. */
+  migrates: boolean
+  /** A stream listed it. */
+  onReceived?: () => void
+}
+
+export interface RamBlockOptions {
+  /** Default: its size. */
+  readonly maxBytes?: number
+  /** Default true. */
+  readonly migrates?: boolean
+  readonly onReceived?: () => void
 }
 
 /**
@@ -77,10 +91,11 @@ export class GuestMemory {
   }
 
   /** @throws GuestMemoryExhaustedError see {@link allocate} */
-  addBlock(idstr: string, sizeBytes: number): RamBlock {
+  addBlock(idstr: string, sizeBytes: number, options: RamBlockOptions = {}): RamBlock {
     const offset = this.allocate(sizeBytes)
     const bytes = new Uint8Array(this.buffer, offset, sizeBytes)
-    const block: RamBlock = { idstr, offset, sizeBytes, pageBytes: PAGE_BYTES, bytes }
+    const { maxBytes = sizeBytes, migrates = true, onReceived } = options
+    const block: RamBlock = { idstr, offset, sizeBytes, pageBytes: PAGE_BYTES, bytes, maxBytes, migrates, onReceived }
     this.blocks.push(block)
     return block
   }
@@ -96,6 +111,11 @@ export class GuestMemory {
         for (const listener of this.#codeWriteListeners) listener(page)
       }
     }
+  }
+
+  /** Blocks that are sent, longest first, then in creation order. Spec: ram.md section 1. */
+  migratableBlocks(): RamBlock[] {
+    return this.blocks.filter((block) => block.migrates).sort((a, b) => b.maxBytes - a.maxBytes)
   }
 
   onCodeWrite(listener: (pageIndex: number) => void): void {

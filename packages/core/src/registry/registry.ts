@@ -9,6 +9,17 @@ export interface RegisterOptions {
   readonly path?: string
   /** Top-level `needed`: false leaves the section out when saving; never asked on load. */
   readonly needed?: () => boolean
+  /** Layouts of other senders, for versions that the vmstate itself does not read. Tried in order. */
+  readonly alternatives?: readonly AlternativeLayout[]
+}
+
+/**
+ * How another release writes the section, where versions do not grow out of one another. Its `postLoad` brings what
+ * arrived into the section's own state. Never used for saving.
+ */
+export interface AlternativeLayout<S = any> {
+  readonly vmstate: Vmstate<S>
+  readonly state: S
 }
 
 /** Bytes everywhere. Spec: ram.md sections 1 to 3. */
@@ -21,6 +32,12 @@ export interface SaveVmHandlers {
   saveLiveCompletePostcopy?(f: QEMUFileWriter): void | Promise<void>
   loadState(f: QEMUFileReader, version: number): Generator<number, void>
   saveCleanup?(): void
+}
+
+export interface SectionLayout {
+  readonly vmstate: Vmstate<any>
+  readonly codec: VmstateCodec<any>
+  readonly state: any
 }
 
 export interface SectionEntry {
@@ -36,6 +53,8 @@ export interface SectionEntry {
     readonly codec: VmstateCodec<any>
     readonly state: any
     needed(): boolean
+    /** The layout that reads this version: the section's own, or else an alternative. */
+    layout(version: number): SectionLayout | undefined
   }
 }
 

@@ -95,13 +95,19 @@ export function createSaveStateRegistry(): SaveStateRegistry {
     register(vmstate, state, options = {}) {
       const { idstr, instanceId, compat } = nameOf(vmstate.name, options)
       const needed = options.needed ?? (() => vmstate.needed?.(state) ?? true)
+      const layouts = [{ vmstate, state }, ...(options.alternatives ?? [])].map((layout) => ({
+        ...layout,
+        codec: compileVmstate<any>(layout.vmstate),
+      }))
+      const layout = (version: number) =>
+        layouts.find((l) => version >= l.vmstate.minimumVersion && version <= l.vmstate.version)
       const entry: SectionEntry = {
         idstr,
         instanceId,
         priority: options.priority ?? vmstate.priority,
         version: vmstate.version,
         sectionId: nextSectionId++,
-        device: { vmstate, codec: compileVmstate(vmstate), state, needed },
+        device: { vmstate, codec: layouts[0]!.codec, state, needed, layout },
       }
       return insert(entry, compat)
     },

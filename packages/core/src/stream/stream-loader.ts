@@ -146,7 +146,8 @@ export class StreamLoader {
     const version = f.getBe32()
     const entry = idstr === '' ? undefined : this.#registry.find(idstr, instanceId)
     if (!entry) throw new UnknownSectionError(idstr, instanceId, offset)
-    if (version > entry.version) throw new SectionVersionError(idstr, instanceId, version, entry.version, offset)
+    if (version > entry.version && !entry.device?.layout(version))
+      throw new SectionVersionError(idstr, instanceId, version, entry.version, offset)
     if (this.#bound.size >= MAX_BOUND_SECTIONS) {
       throw new SectionSequenceError(`more than ${MAX_BOUND_SECTIONS} sections`, sectionId, offset)
     }
@@ -180,7 +181,11 @@ export class StreamLoader {
     const name = `${entry.idstr}/${entry.instanceId}`
     try {
       if (entry.live) await this.#drive(entry.live.loadState(f, version))
-      else if (entry.device) await this.#drive(entry.device.codec.load(entry.device.state, f, version))
+      else if (entry.device) {
+        // A version that no layout reads is refused by the section's own.
+        const { codec, state } = entry.device.layout(version) ?? entry.device
+        await this.#drive(codec.load(state, f, version))
+      }
     } catch (cause) {
       if (isVmstateError(cause)) throw cause.inSection(name)
       throw new SectionLoadError(entry.idstr, entry.instanceId, f.position, cause)

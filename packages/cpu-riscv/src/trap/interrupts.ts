@@ -63,6 +63,13 @@ export class Interrupts {
     return mip
   }
 
+  /** Bits of the timers that are set for some time, MTIP and STIP. */
+  armed(): number {
+    this.refresh()
+    const NEVER = 2 ** 63
+    return (this.#mtimecmp < NEVER ? IRQ.MTIP : 0) | (this.#stimecmp < NEVER ? IRQ.STIP : 0)
+  }
+
   /** @returns number of the interrupt to take now, or -1 */
   next(): number {
     const { i32 } = this.#hart

@@ -4,14 +4,18 @@ import { type HartState, IRQ, PRIV, WORD } from '../hart/hart-state.ts'
 import { LAYOUT } from '../hart/layout.ts'
 import type { HartProfile } from '../hart/profile.ts'
 import { MISA_MXL_64 } from '../hart/reset.ts'
+import { clearForeign, FOREIGN_SUBSECTIONS, refuseForeign } from './foreign-features.ts'
 import { ARRAY_ROWS, rows72, rows100, WORD_ROWS } from './hart-rows.ts'
+import type { ToldIsa } from './told-isa.ts'
 
 /** What the tables need beyond the hart's words. */
 export interface HartVmstateParts {
   readonly hart: HartState
   readonly profile: HartProfile
-  /** mip with every source, now. */
+  /** mip with every source, now; with the timers that are to be sent as expired. */
   pending(): number
+  /** The ISA string that the guest was told, where that can be found out. */
+  told?(): ToldIsa | undefined
   /** A load is done: caches of the hart hold nothing that is true, and SEIP's owner is not known yet. */
   loaded(seip: boolean): void
 }
@@ -48,20 +52,31 @@ export function cpuCommonVmstate(parts: HartVmstateParts) {
  * counter is written as its value now), `cpu_common`'s interrupt_request.
  */
 export function cpuVmstate(parts: HartVmstateParts): Vmstate<any> {
+  return cpuLayout(parts, parts.profile.vmstateVersion, (state) => load(state, parts))
+}
+
+/** The section as the release writes it whose version this is. */
+export function cpuLayout(
+  parts: HartVmstateParts,
+  version: HartProfile['vmstateVersion'],
+  postLoad: (state: any) => void,
+): Vmstate<any> {
   const { profile, hart } = parts
-  const rows = profile.vmstateVersion === 5 ? rows72(profile, hart.index) : rows100(profile, hart.index)
+  const rows = version === 5 ? rows72(profile, hart.index) : rows100(profile, hart.index)
   return defineVmstate({
     name: 'cpu',
-    version: profile.vmstateVersion,
+    version,
     fields: rows.fields as ReturnType<typeof rows72>['fields'],
     subsections: {
       'cpu/pmp': { version: 1, fields: rows.pmp, needed: () => true },
       'cpu/hyper': { version: rows.hyperVersion, fields: rows.hyper, needed: () => true },
       'cpu/envcfg': { version: 1, fields: rows.envcfg, needed: () => true },
       'cpu/debug': { version: 2, fields: rows.debug, needed: () => true },
+      ...FOREIGN_SUBSECTIONS,
     },
     preSave: (state: any) => save(state, parts),
-    postLoad: (state: any) => load(state, parts),
+    preLoad: clearForeign,
+    postLoad,
   })
 }
 
@@ -87,7 +102,8 @@ function save(state: any, { hart, pending }: HartVmstateParts): void {
   }
 }
 
-function load(state: any, parts: HartVmstateParts): void {
+/** Takes a loaded state into the hart. */
+export function load(state: any, parts: HartVmstateParts): void {
   const { hart, profile } = parts
   check(state, parts)
   for (const [row, at] of WORD_ROWS) hart.set(at, BigInt(state[row]))
@@ -139,5 +155,6 @@ function check(state: any, { hart, profile }: HartVmstateParts): void {
   if (state['env.mhartid'] !== BigInt(hart.index))
     refuse('env.mhartid', `${state['env.mhartid']}; expected ${hart.index}`)
   if (state['env.frm'] > 7n) refuse('env.frm', `${state['env.frm']} does not fit three bits`)
+  refuseForeign(state, profile)
   if (state['env.trigger_cur'] > 1n) refuse('env.trigger_cur', `${state['env.trigger_cur']}; there are 2 triggers`)
 }

@@ -147,6 +147,7 @@ export class RamLoader {
       }
       if (seen.has(block)) throw new RamLoadError(name, 'the sender lists it twice', at)
       seen.add(block)
+      block.onReceived?.()
       left -= block.sizeBytes
       if (left < 0) throw new RamLoadError(name, 'the listed blocks are larger than the announced total', at)
     }

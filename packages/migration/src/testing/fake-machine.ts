@@ -155,7 +155,7 @@ export function createFakeMachine(options: FakeMachineOptions = {}): FakeMachine
       return runState
     },
     devices: [],
-    migratableBlocks: () => [...memory.blocks].sort((a, b) => b.sizeBytes - a.sizeBytes),
+    migratableBlocks: () => memory.migratableBlocks(),
     start() {
       if (running) return
       runState = 'running'

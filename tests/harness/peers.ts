@@ -1,0 +1,152 @@
+/**
+ * One guest, three kinds of machines to put it on: ours with either profile, stock QEMU 7.2 and stock QEMU 10.0. All of them
+ * boot from the same files with the same devices, so that a guest can move from any to any.
+ */
+import { readFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { virtioBlk } from '@ferryvm/devices-virtio'
+import { rawFile } from '@ferryvm/devices-virtio/node'
+import { stockQemu10 } from '../stock-qemu/stock-10.ts'
+import { startStockQemu } from '../stock-qemu/stock-qemu.ts'
+import { createVm } from './vm.ts'
+
+/** `emu-7.2` and `emu-10.0` are ours with the profile of that release. */
+export type PeerKind = 'emu-7.2' | 'emu-10.0' | '7.2' | '10.0'
+
+export interface PeerBoot {
+  readonly bios?: string
+  readonly kernel: string
+  readonly initrd?: string
+  readonly append?: string
+  readonly ramBytes: number
+  readonly harts?: number
+  readonly disk?: { readonly path: string; readonly bus: 'pcie.0' | 'virtio-mmio' }
+  /** More for stock QEMU only: `-cpu rv64,zicboz=off`. */
+  readonly stockArgs?: readonly string[]
+  /** Without a clean default set of devices: the user network back-end that stock has by itself. */
+  readonly stockDefaults?: boolean
+  onOutput(text: string): void
+}
+
+export interface MoveTimes {
+  readonly totalMs: number
+  readonly downtimeMs: number
+}
+
+export interface Peer extends AsyncDisposable {
+  readonly kind: PeerKind
+  type(text: string): void
+  start(): Promise<void>
+  /** Waits for a guest; resolves with the address. */
+  listen(): Promise<string>
+  send(uri: string): Promise<MoveTimes>
+  /** After the sender is done: resolves when the guest runs here. @throws why it could not be loaded */
+  arrived(): Promise<void>
+}
+
+/** `source`: boots the guest when it is started; `destination`: waits for one. */
+export type PeerRole = 'source' | 'destination'
+
+export async function createPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder: string): Promise<Peer> {
+  return kind.startsWith('emu') ? emuPeer(kind, boot) : stockPeer(kind, role, boot, folder)
+}
+
+/** Moves the guest; `from` is closed afterwards. */
+export async function movePeer(from: Peer, to: Peer): Promise<MoveTimes> {
+  const uri = await to.listen()
+  const times = await from.send(uri)
+  await to.arrived()
+  await from[Symbol.asyncDispose]()
+  return times
+}
+
+async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
+  const bytes = (path: string | undefined) => (path === undefined ? undefined : readFileSync(path))
+  const { disk } = boot
+  const vm = await createVm({
+    profile: kind === 'emu-7.2' ? 'qemu-7.2' : 'qemu-10.0',
+    bios: bytes(boot.bios),
+    kernel: bytes(boot.kernel),
+    initrd: bytes(boot.initrd),
+    append: boot.append,
+    ramBytes: boot.ramBytes,
+    harts: boot.harts,
+    devices: disk ? [virtioBlk({ drive: await rawFile(disk.path) }, { bus: disk.bus })] : [],
+    onOutput: boot.onOutput,
+  })
+  let done: Promise<void> | undefined
+  return {
+    kind,
+    type: (text) => vm.type(text),
+    async start() {
+      vm.machine.start()
+    },
+    async listen() {
+      const run = await vm.migration.incoming('tcp:127.0.0.1:0')
+      done = run.done
+      return run.uri
+    },
+    async send(uri) {
+      await vm.migration.migrate(uri)
+      const info = vm.migration.info() as any
+      return { totalMs: info['total-time'], downtimeMs: info.downtime }
+    },
+    arrived: async () => done,
+    [Symbol.asyncDispose]: () => vm[Symbol.asyncDispose](),
+  }
+}
+
+async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder: string): Promise<Peer> {
+  const binary = kind === '10.0' ? stockQemu10() : undefined
+  if (kind === '10.0' && !binary) throw new Error('stock QEMU 10.0 is not here')
+  const decoder = new TextDecoder()
+  const { disk } = boot
+  const driver = disk?.bus === 'virtio-mmio' ? 'virtio-blk-device' : 'virtio-blk-pci'
+  const qemu = await startStockQemu(
+    folder,
+    [
+      ...['-M', 'virt', '-m', `${boot.ramBytes / 2 ** 20}M`, '-smp', `${boot.harts ?? 1}`],
+      ...['-bios', boot.bios ?? 'none', '-kernel', boot.kernel],
+      ...(boot.initrd ? ['-initrd', boot.initrd] : []),
+      ...(boot.append ? ['-append', boot.append] : []),
+      ...(disk
+        ? ['-drive', `file=${disk.path},if=none,id=d,format=raw,file.locking=off`, '-device', `${driver},drive=d`]
+        : []),
+      ...(boot.stockDefaults ? ['-netdev', 'user,id=unused'] : []),
+      ...(boot.stockArgs ?? []),
+      ...(role === 'source' ? ['-S'] : ['-incoming', 'defer']),
+    ],
+    (chunk) => boot.onOutput(decoder.decode(chunk, { stream: true })),
+    binary,
+  )
+  return {
+    kind,
+    type: (text) => qemu.type(text),
+    async start() {
+      await qemu.qmp('cont')
+    },
+    async listen() {
+      await qemu.qmp('migrate-incoming', { uri: 'tcp:127.0.0.1:0' })
+      for (;;) {
+        const { 'socket-address': at } = await qemu.qmp('query-migrate')
+        if (at) return `tcp:127.0.0.1:${at[0].port}`
+        await delay(5)
+      }
+    },
+    async send(uri) {
+      await qemu.migrate(uri)
+      const info = await qemu.qmp('query-migrate')
+      return { totalMs: info['total-time'], downtimeMs: info.downtime }
+    },
+    async arrived() {
+      for (;;) {
+        const ended = await Promise.race([qemu.exited, qemu.qmp('query-status').catch(() => undefined)])
+        if (typeof ended !== 'object') throw new Error(`stock QEMU refused the stream: ${qemu.stderr}`)
+        if (ended.status === 'running') return
+        if (ended.status !== 'inmigrate') throw new Error(`the guest arrived and is ${ended.status}`)
+        await delay(2)
+      }
+    },
+    [Symbol.asyncDispose]: () => qemu.kill(),
+  }
+}
