@@ -174,9 +174,7 @@ export class MemoryPort {
       return
     }
     // No cache to manage; but the block must be accessible, and what is not is reported like a store.
-    if (this.#try(lo, hi, ACCESS.read) !== OK) {
-      this.#locate(lo, hi, ACCESS.write, CACHE_BLOCK_BYTES)
-    }
+    if (!this.#mayRead(lo, hi, CACHE_BLOCK_BYTES)) this.#locate(lo, hi, ACCESS.write, CACHE_BLOCK_BYTES)
   }
 
   /** See HartImports.fetch. */
@@ -242,6 +240,14 @@ export class MemoryPort {
     const mem = this.#physical.find(translation.ppn)
     if (mem < 0) this.#fault(CAUSE.fetchAccess, atLo, atHi)
     return mem
+  }
+
+  /** All of an aligned range. Traps nothing. */
+  #mayRead(lo: number, hi: number, bytes: number): boolean {
+    if (this.#try(lo, hi, ACCESS.read) !== OK) return false
+    const { mixed, ppn, dataBank } = this.#translation
+    if (!mixed) return true
+    return (this.#pmp.access(ppn * 4096 + (lo & 0xfff), bytes, dataBank === MMU_BANK.M) & ACCESS.read) !== 0
   }
 
   #try(lo: number, hi: number, access: number): number {
