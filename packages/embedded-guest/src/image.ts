@@ -110,7 +110,7 @@ export function embeddedGuestImage(options: EmbeddedGuestOptions = {}): Uint8Arr
   if (view.getBigUint64(word(0), true) !== MAGIC || view.getBigUint64(word(1), true) !== BigInt(WORDS * 8)) {
     throw new Error('embedded guest: the image and its loader do not belong together; run build-guest.sh')
   }
-  const known = [...Object.keys(numbers), ...Object.keys(switches), 'rearmTimer', 'seed']
+  const known = [...Object.keys(numbers), ...Object.keys(switches), 'rearmTimer', 'earlyTimer', 'seed']
   const unknown = Object.keys(options).find((name) => !known.includes(name))
   if (unknown) throw new TypeError(`embedded guest: no option '${unknown}' (there are: ${known.join(', ')})`)
   for (const [name, row] of Object.entries(numbers)) {
