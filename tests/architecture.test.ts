@@ -17,6 +17,7 @@ const TIERS: string[][] = [
     'devices-pci',
     'devices-iommu',
     'migration',
+    'stream',
     'transport-socket',
   ],
   ['monitor', 'board-virt'],

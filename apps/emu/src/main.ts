@@ -7,6 +7,7 @@ import { parseSize } from './keyval.ts'
 import { normaliseDashes } from './qemu-arguments.ts'
 import { run } from './run.ts'
 import { runCommand } from './run-options.ts'
+import { addStreamCommands } from './stream/commands.ts'
 
 const program = new Command('emu')
   .description('A RISC-V emulator whose guests move, to and from stock QEMU too.')
@@ -29,6 +30,7 @@ info.addCommand(
     .description('sections in the order in which they are saved')
     .exitOverride(),
 )
+addStreamCommands(program)
 
 try {
   await program.parseAsync(normaliseDashes(process.argv.slice(2)), { from: 'user' })

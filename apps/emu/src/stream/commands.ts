@@ -1,0 +1,7 @@
+import type { Command } from 'commander'
+import { addInspect } from './inspect.ts'
+
+/** Everything that works on streams and tables, without a machine. */
+export function addStreamCommands(program: Command): void {
+  addInspect(program)
+}

@@ -1,0 +1,71 @@
+import { fstat as fstatCallback, read as readCallback } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { promisify } from 'node:util'
+import { type Channel, silentLogger, type Transport } from '@ferryvm/core'
+import { type ByteSource, channelSource, fileSource, type PositionedReader } from '@ferryvm/stream'
+import { tcp, unix } from '@ferryvm/transport-socket'
+import { UsageError } from '../usage-error.ts'
+
+export interface OpenSource extends AsyncDisposable {
+  readonly source: ByteSource
+  /** For messages. */
+  readonly name: string
+}
+
+/**
+ * A file, `-` for standard input, or an address to listen on: `emu inspect tcp:0.0.0.0:4444` is what
+ * `migrate tcp:host:4444` of a running QEMU then talks to.
+ */
+export async function openSource(name: string): Promise<OpenSource> {
+  if (name === '-') return standardInput()
+  const scheme = /^(tcp|unix):(.*)$/s.exec(name)
+  if (scheme) return listen(scheme[1] === 'tcp' ? (tcp() as Transport) : (unix() as Transport), scheme[2]!, name)
+  const file = await open(name).catch((cause: Error) => {
+    throw new UsageError(`${name}: ${cause.message}`, { cause })
+  })
+  try {
+    const facts = await file.stat()
+    if (facts.isDirectory()) throw new UsageError(`${name}: this is a folder`)
+    const source = facts.isFile() ? fileSource(file, facts.size) : inOrder(file)
+    return { source, name, [Symbol.asyncDispose]: () => file.close() }
+  } catch (error) {
+    await file.close()
+    throw error
+  }
+}
+
+/** `null`: from where the last read ended. */
+type Reader = {
+  read(into: Uint8Array, at: number, length: number, position: number | null): Promise<{ bytesRead: number }>
+}
+const inOrder = (file: Reader): ByteSource =>
+  channelSource({ read: async (into) => (await file.read(into, 0, into.length, null)).bytesRead })
+
+/** Redirected from a file it can seek like one. */
+async function standardInput(): Promise<OpenSource> {
+  const read = promisify(readCallback)
+  const stdin: Reader & PositionedReader = {
+    read: (into: Uint8Array, at: number, length: number, position: number | null) =>
+      read(0, into, at, length, position),
+  }
+  const facts = await promisify(fstatCallback)(0)
+  const source = facts.isFile() ? fileSource(stdin, facts.size) : inOrder(stdin)
+  return { source, name: 'standard input', [Symbol.asyncDispose]: async () => {} }
+}
+
+async function listen(transport: Transport, address: string, name: string): Promise<OpenSource> {
+  const ctx = { signal: new AbortController().signal, log: silentLogger }
+  const listener = await transport.listen(transport.parseAddress(address), ctx)
+  console.error(`waiting on ${transport.scheme}:${transport.formatAddress?.(listener.address) ?? address}`)
+  for await (const channel of listener) {
+    await listener[Symbol.asyncDispose]()
+    return channelSourceOf(channel, name)
+  }
+  throw new UsageError(`${name}: nobody connected`)
+}
+
+const channelSourceOf = (channel: Channel, name: string): OpenSource => ({
+  source: channelSource(channel),
+  name,
+  [Symbol.asyncDispose]: () => channel.close(),
+})
