@@ -11,7 +11,7 @@ import { copyOverSocket } from './socket-copy.ts'
 const RAM_MIB = 256
 const MiB = 2 ** 20
 const DOWNTIME_LIMIT_MS = 30
-const MOVES = 5
+const MOVES = 3
 /** KiB that the guest writes to, over and over, while it moves. */
 const DIRTY_KIB = 4096
 
