@@ -75,9 +75,14 @@ export interface DecodedCode {
 
 /** Exports of the generated module. */
 export interface InterpreterExports {
-  /** Runs from LAYOUT.pc until an Exit; at most about `budget` instructions. */
+  /**
+   * Runs from LAYOUT.pc until an Exit. `budget` is looked at where request32 is: at backward branches, jumps and page ends,
+   * so it may be exceeded by what lies between two of these.
+   */
   run(budget: number): number
+  /** The instruction that Exit.system is about: 32 bits, or 16 for a compressed one. */
   readonly exitInsn: WebAssembly.Global
+  /** By handler number: `(slot, budget) -> exit`, what runs an instruction that the loop gave up on. */
   readonly table: WebAssembly.Table
 }
 

@@ -12,10 +12,11 @@ import type { Interpreter, SystemImports } from './contract.ts'
 import { makeInterpreter } from './interpreter.ts'
 
 const HART_BASE = 0x10_000
-const POOL_PAGES = 16
+const POOL_PAGES = 256
 /** Where a test's program and data lie: address = offset in memory. */
-export const FLAT_BASE = 0x40_0000
+export const FLAT_BASE = 0x100_0000
 export const FLAT_BYTES = 0x40_0000
+const PAGES = (FLAT_BASE + FLAT_BYTES) / 65536
 
 /** A slow path that was taken, for tests to look at. */
 export interface SlowCall {
@@ -48,7 +49,7 @@ export interface FlatHart {
 
 /** A hart with a real interpreter, all of memory mapped where it lies, and slow paths that only do what they must. */
 export function flatHart(overrides: Partial<SystemImports> = {}): FlatHart {
-  const memory = new WebAssembly.Memory({ initial: 0x80_0000 / 65536, maximum: 0x80_0000 / 65536, shared: true })
+  const memory = new WebAssembly.Memory({ initial: PAGES, maximum: PAGES, shared: true })
   const view = new DataView(memory.buffer)
   if (hartAreaBytes(POOL_PAGES) > FLAT_BASE - HART_BASE) throw new Error('the hart does not fit')
   const at = (offset: number): number => HART_BASE + offset
@@ -71,7 +72,7 @@ export function flatHart(overrides: Partial<SystemImports> = {}): FlatHart {
     view.setBigInt64(at(LAYOUT.pageVaddr), BigInt(page), true)
     view.setUint32(at(LAYOUT.pageSlots32), slots, true)
     view.setUint32(at(LAYOUT.pageMem32), page, true)
-    const entry = HART_BASE + HART_AREA.fetchTlb + ((pc >> 8) & 0xff0)
+    const entry = HART_BASE + HART_AREA.fetchTlb + ((pc >> 8) & ((FETCH_TLB_ENTRIES - 1) << 4))
     view.setBigInt64(entry, BigInt(page), true)
     view.setUint32(entry + 8, slots, true)
     view.setUint32(entry + 12, page, true)

@@ -26,7 +26,7 @@ export interface CompressedInstruction {
   readonly valid?: (insn: number) => boolean
 }
 
-/** The constant fields of an encoding. `high` is bits 31:20 or the part of them that is not an operand, in place. */
+/** The constant fields of an encoding; those that are left out are operands or zero. */
 interface Encoding {
   readonly opcode: number
   readonly funct3?: number
