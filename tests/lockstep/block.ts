@@ -461,6 +461,8 @@ export class BlockBuilder {
     const r = this.#random
     const { mode, delegated, csrs } = this.#context
     const rule = r.chance(0.05) && mode !== 'M' ? { csr: r.below(4096), write: 'none' as const } : r.pick(csrs)
+    // Setting or clearing nothing is a write, which makes FS dirty; not so in stock QEMU.
+    if (rule.csr <= 3 && !this.#dirty) this.emit(4, 0x2200_0053, 'fsgnj.d')
     if (rule.csr === SSTATUS || rule.csr === MSTATUS) this.#dirty = false
     const writable = rule.write !== 'none' && (rule.writeIn?.(mode, delegated) ?? true)
     const form = (row.match >>> 12) & 3 // 1 write, 2 set, 3 clear

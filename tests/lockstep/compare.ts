@@ -13,7 +13,7 @@ export interface Mismatch {
 const wordNames: string[] = []
 for (let x = 1; x < 32; x++) wordNames.push(`x${x}`)
 for (let f = 0; f < 32; f++) wordNames.push(`f${f}`)
-wordNames.push('fcsr', 'mstatus', 'traps', 'trap hash', 'block entry')
+wordNames.push('fcsr', 'mstatus', 'traps', 'trap hash', 'block entry', 'page table entries')
 for (let i = 0; i < WINDOW_WORDS; i++) wordNames.push(`memory at window${i < 8 ? '' : '+'}${8 * i - 4 * WINDOW_WORDS}`)
 for (let t = 0; t < MAX_TRAPS; t++) wordNames.push(...['cause', 'epc', 'tval', 'status'].map((w) => `trap ${t} ${w}`))
 

@@ -11,14 +11,18 @@ import {
   ENTRY,
   ENVCFG_MASK,
   FLOAT_POOL,
+  FRESH_ENTRIES,
   INTEGER_POOL,
   LOG,
   MAX_TRAPS,
   MTIMECMP,
+  PAGE_TABLES,
   PASS_STRIDE,
   POOL_VALUES,
   RECORD,
   RECORD_BYTES,
+  SANDBOX_PAGES,
+  TABLES_PER_MODE,
   TEST_FINISHER,
   WINDOW_WORDS,
 } from './layout.ts'
@@ -66,6 +70,8 @@ const PASS = 64
 export const FINISHER_RESET = 0x7777
 const FS_DIRTY = 0x6000
 const SUM = 1 << 18
+
+const sandboxTable = (user: number): number => PAGE_TABLES + (user * TABLES_PER_MODE + 4) * 4096
 
 /** Sets x to zero when the cause is an illegal instruction. */
 function keepUnlessIllegal(asm: Assembler, cause: number, x: number, scratch: number): void {
@@ -171,7 +177,7 @@ export function driverCode(blocks: number, passes: number, illegalTval: boolean)
   asm.li(6, -1)
   asm.sd(6, 0, 5)
   asm.li(5, (1n << 54n) - 1n)
-  asm.csrw(CSR.pmpaddr0, 5)
+  asm.csrw(CSR.pmpaddr0 + 7, 5)
   asm.li(31, CONTEXT)
   asm.li(5, BLOCK_TABLE)
   asm.sd(5, ENTRY_AT, 31)
@@ -181,8 +187,22 @@ export function driverCode(blocks: number, passes: number, illegalTval: boolean)
 
   asm.label('launch')
   asm.ld(30, ENTRY_AT, 31)
-  asm.li(29, 0x1f) // the first PMP entry: everything, RWX
+  // PMP: what the block has before the last entry, which allows everything.
+  asm.csrw(CSR.pmpcfg0, 0)
+  for (let i = 0; i < 4; i++) {
+    asm.ld(29, ENTRY.pmpaddr + 8 * i, 30)
+    asm.csrw(CSR.pmpaddr0 + i, 29)
+  }
+  asm.ld(29, ENTRY.pmpcfg, 30)
   asm.csrw(CSR.pmpcfg0, 29)
+  asm.li(28, FRESH_ENTRIES)
+  for (const user of [0, 1]) {
+    asm.li(27, sandboxTable(user))
+    for (let i = 0; i < SANDBOX_PAGES; i++) {
+      asm.ld(26, 8 * (user * SANDBOX_PAGES + i), 28)
+      asm.sd(26, 8 * i, 27)
+    }
+  }
   for (const csr of [CSR.pmpcfg2, CSR.mideleg, CSR.mie, CSR.mip]) asm.csrw(csr, 0)
   for (const [csr, offset] of [
     [CSR.satp, ENTRY.satp],
@@ -242,6 +262,7 @@ export function driverCode(blocks: number, passes: number, illegalTval: boolean)
   asm.mret()
 
   asm.label('finish')
+  asm.csrw(CSR.pmpcfg0, 0) // an access that an entry covers in part fails in M, too
   asm.ld(30, RECORD_AT, 31)
   for (let x = 1; x < 28; x++) asm.sd(x, (RECORD.x + x - 1) * 8, 30)
   for (const [i, x] of [28, 29, 30].entries()) {
@@ -268,6 +289,17 @@ export function driverCode(blocks: number, passes: number, illegalTval: boolean)
     asm.ld(27, 8 * i - 4 * WINDOW_WORDS, 29)
     asm.sd(27, (RECORD.window + i) * 8, 30)
   }
+  asm.addi(29, 0, 0)
+  for (const user of [0, 1]) {
+    asm.li(27, sandboxTable(user))
+    for (let i = 0; i < SANDBOX_PAGES; i++) {
+      asm.slli(26, 29, 5)
+      asm.add(29, 29, 26)
+      asm.ld(26, 8 * i, 27)
+      asm.add(29, 29, 26)
+    }
+  }
+  asm.sd(29, RECORD.entries * 8, 30)
   asm.li(29, RECORD_BYTES)
   asm.add(30, 30, 29)
   asm.sd(30, RECORD_AT, 31)

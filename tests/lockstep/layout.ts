@@ -23,6 +23,10 @@ export const FLOAT_ALIGN = 8 * 32
 /** Values read past a wrapped start. */
 export const POOL_SLACK = 64
 export const PAGE_TABLES = TABLES + 0x6_0000
+/** The entries of the sandbox pages for S and for U, as every block finds them: translation sets bits in the live ones. */
+export const FRESH_ENTRIES = PAGE_TABLES + 10 * 4096
+/** Tables for S, then for U: roots of Sv57, Sv48, Sv39, 2 MiB leaves, sandbox. */
+export const TABLES_PER_MODE = 5
 export const BLOCK_TABLE = TABLES + 0x10_0000
 export const LOG = RAM_BASE + 0x100_0000
 export const TEST_FINISHER = 0x10_0000
@@ -45,7 +49,10 @@ export const ENTRY = {
   menvcfg: 72,
   senvcfg: 80,
   counteren: 88,
-  bytes: 128,
+  pmpcfg: 96,
+  /** pmpaddr0 to pmpaddr3; pmpaddr7 is everything. */
+  pmpaddr: 104,
+  bytes: 136,
 } as const
 /** FIOM, CBIE, CBCFE, CBZE. */
 export const ENVCFG_MASK = 0xf1
@@ -65,10 +72,12 @@ export const RECORD = {
   /** Over all traps, also those past MAX_TRAPS. */
   trapHash: 66,
   entry: 67,
-  window: 68,
+  /** Of the sandbox's page table entries. */
+  entries: 68,
+  window: 69,
   /** cause, epc, tval, status each. */
-  traps: 68 + WINDOW_WORDS,
-  words: 68 + WINDOW_WORDS + 4 * MAX_TRAPS,
+  traps: 69 + WINDOW_WORDS,
+  words: 69 + WINDOW_WORDS + 4 * MAX_TRAPS,
 } as const
 export const RECORD_BYTES = RECORD.words * 8
 

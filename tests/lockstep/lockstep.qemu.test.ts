@@ -27,8 +27,8 @@ const stock: {
   readonly qemu: StockQemu | undefined
   readonly seeds: readonly number[]
 }[] = [
-  { profile: 'qemu-7.2', qemu: findQemu72(), seeds: seeds([1, 2, 3]) },
-  { profile: 'qemu-10.0', qemu: findQemu100(), seeds: seeds([101, 102, 103]) },
+  { profile: 'qemu-7.2', qemu: findQemu72(), seeds: seeds([1, 2, 3, 4]) },
+  { profile: 'qemu-10.0', qemu: findQemu100(), seeds: seeds([101, 102, 103, 104]) },
 ]
 afterAll(() => {
   for (const { qemu } of stock) qemu?.dispose()

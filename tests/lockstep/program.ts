@@ -11,6 +11,7 @@ import {
   ENTRY,
   FLOAT_ALIGN,
   FLOAT_POOL,
+  FRESH_ENTRIES,
   INTEGER_POOL,
   LOG,
   MAX_PASSES,
@@ -22,6 +23,7 @@ import {
   SANDBOX,
   SANDBOX_BYTES,
   SANDBOX_PAGES,
+  TABLES_PER_MODE,
 } from './layout.ts'
 import { Random } from './random.ts'
 import type { RowTable } from './rows.ts'
@@ -66,6 +68,7 @@ const W = 4
 const X = 8
 const U = 16
 const AD = 0xc0
+const ACCESSED = 0x40
 /** PMM of satp.MODE -> levels above Sv39. */
 const SATP_MODES = { 8: 0, 9: 1, 10: 2 } as const
 
@@ -86,9 +89,9 @@ function sandboxPage(page: number, user: number): number {
     V | R | W | AD | user,
     V | AD | user, // a pointer at the last level
     V | R | W | AD | user,
-    V | R | W | X | AD | user,
+    V | R | W | X | ACCESSED | user, // a store makes it dirty
     V | R | W | AD | user,
-    V | R | W | AD | user,
+    V | R | W | user, // any access sets bits
   ][page]!
 }
 
@@ -97,7 +100,7 @@ function sandboxPage(page: number, user: number): number {
  * for the sandbox.
  */
 function pageTables(view: DataView): void {
-  const table = (user: number, n: number): number => PAGE_TABLES + ((user ? 5 : 0) + n) * 4096
+  const table = (user: number, n: number): number => PAGE_TABLES + ((user ? TABLES_PER_MODE : 0) + n) * 4096
   const put = (at: number, index: number, address: number, flags: number): void =>
     view.setBigUint64(at - RAM_BASE + index * 8, BigInt(address / 4) | BigInt(flags), true)
   for (const user of [0, U]) {
@@ -111,13 +114,13 @@ function pageTables(view: DataView): void {
       else put(table(user, 3), i, address, V | R | W | X | AD)
     }
     for (let page = 0; page < SANDBOX_PAGES; page++) {
-      put(table(user, 4), page, SANDBOX + page * 4096, sandboxPage(page, user))
+      put(FRESH_ENTRIES, page + (user ? SANDBOX_PAGES : 0), SANDBOX + page * 4096, sandboxPage(page, user))
     }
   }
 }
 
 const rootTable = (user: boolean, levelsAbove: number): number =>
-  PAGE_TABLES + ((user ? 5 : 0) + 2 - levelsAbove) * 4096
+  PAGE_TABLES + ((user ? TABLES_PER_MODE : 0) + 2 - levelsAbove) * 4096
 
 export function generateProgram(options: ProgramOptions): LockstepProgram {
   const { seed, blocks: blockCount, passes, table, csrs, blockLength = 22 } = options
@@ -159,7 +162,9 @@ export function generateProgram(options: ProgramOptions): LockstepProgram {
     if (delegated) mstatus &= ~(1n << 22n) // the S handler returns by sret
     // Around the start of a plain page, at its end, or anywhere.
     const page = SANDBOX + random.below(SANDBOX_PAGES - 2) * 4096 + 4096
-    const window = random.chance(0.5) ? page : page + 8 * random.below(64)
+    // With PMP entries, away from the edge: in which order the parts of an access that crosses it are checked is free.
+    const withPmp = random.chance(0.3)
+    const window = withPmp ? page + 1984 : random.chance(0.5) ? page : page + 8 * random.below(64)
     if (random.chance(0.5)) here += 2
     builder = new BlockBuilder(random, table, { mode, delegated, mstatus, window, csrs }, here)
     const length = blockLength - 6 + random.below(13)
@@ -195,6 +200,9 @@ export function generateProgram(options: ProgramOptions): LockstepProgram {
       const frm = random.chance(0.06) ? random.below(8) : random.below(5)
       image[at + ENTRY.fcsr + pass] = (frm << 5) | (random.chance(0.5) ? 0 : random.below(32))
     }
+    const pmp = physicalProtection(random, withPmp ? window : undefined)
+    set(ENTRY.pmpcfg, pmp.cfg)
+    for (const [i, address] of pmp.addresses.entries()) set(ENTRY.pmpaddr + 8 * i, address)
     set(ENTRY.menvcfg, envcfg(random))
     set(ENTRY.senvcfg, envcfg(random))
     set(ENTRY.counteren, random.pick([0, 7, 0xffff_ffff, random.u32()]))
@@ -210,6 +218,25 @@ export function generateProgram(options: ProgramOptions): LockstepProgram {
   pageTables(view)
   const records = blockCount * passes
   return { seed, passes, blocks, image, records, logBytes: records * RECORD_BYTES }
+}
+
+/** Four PMP entries near the window, if there is one, then entry 7: everything, RWX. */
+function physicalProtection(random: Random, window: number | undefined): { cfg: bigint; addresses: bigint[] } {
+  let cfg = 0x1fn << 56n
+  const addresses = [0n, 0n, 0n, 0n]
+  if (window !== undefined) {
+    for (let i = 0; i < 4; i++) {
+      const permissions = random.pick([0, 1, 3, 4, 5, 7])
+      const matching = random.pick(i === 0 ? [0, 2, 3] : [0, 1, 2, 3]) // OFF TOR NA4 NAPOT; a first TOR would begin at 0
+      // An empty TOR region is, to stock QEMU, the byte at address 0.
+      const from = matching === 1 ? Number(addresses[i - 1]) + 1 : (window - 256) / 4
+      const near = from + random.below(128)
+      // Trailing ones say how large a NAPOT region is: 8 bytes to 4 KiB.
+      addresses[i] = BigInt(matching === 3 ? near | ((1 << random.below(10)) - 1) : near)
+      cfg |= BigInt((matching << 3) | permissions) << BigInt(8 * i)
+    }
+  }
+  return { cfg, addresses }
 }
 
 /** FIOM, CBIE (01 flush, 11 invalidate, 00 trap), CBCFE, CBZE: mostly on. */
