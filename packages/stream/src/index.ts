@@ -8,6 +8,16 @@
  * for (const line of reportText(report)) console.log(line)
  * ```
  */
+export {
+  type BlockDifference,
+  diffJson,
+  diffStreams,
+  diffText,
+  type FieldDifference,
+  type SectionDifference,
+  type StreamDiff,
+} from './diff/diff-streams.ts'
+export { StreamConversionError, StreamFieldError, StreamRewriteError, VmstateDumpError } from './errors.ts'
 export { type Inspector, inspectStream } from './inspect/inspect-stream.ts'
 export type {
   CommandReport,
@@ -19,6 +29,9 @@ export type {
 } from './inspect/report.ts'
 export { type Json, reportJson, stateJson } from './inspect/report-json.ts'
 export { problemText, type ReportTextOptions, reportText } from './inspect/report-text.ts'
+export { editStream, type FieldAssignment, parseAssignment } from './rewrite/edit-stream.ts'
+export { findLeaf, type Leaf, leavesOf, parseValue } from './rewrite/field-path.ts'
+export { type RewriteResult, rewriteStream, type SectionEdit, type StreamEdits } from './rewrite/rewrite-stream.ts'
 export { type ByteSink, BytesSink } from './source/byte-sink.ts'
 export {
   type ByteSource,

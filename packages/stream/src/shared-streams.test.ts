@@ -111,8 +111,16 @@ describe.each(names)('%s', (name) => {
 /** The other parser prints some types as hex: read as the number that ours is. */
 function likeOurs(theirs: any, ours: any): any {
   if (Array.isArray(theirs)) return theirs.map((t, i) => likeOurs(t, ours?.[i]))
-  if (typeof theirs === 'object' && theirs !== null)
+  if (typeof theirs === 'object' && theirs !== null) {
+    // Of arrays whose last element has no index it makes a list in a list.
+    const multi = Object.keys(theirs).find((k) => k.startsWith('_multi_'))
+    if (multi) {
+      const { [multi]: _, ...rest } = theirs
+      const name = multi.slice('_multi_'.length)
+      return likeOurs({ ...rest, [name]: rest[name].flat() }, ours)
+    }
     return Object.fromEntries(Object.entries(theirs).map(([k, v]) => [k, likeOurs(v, ours?.[k])]))
+  }
   // It does not look into temporaries (80-bit floats); they are zero in all of these streams.
   if (typeof theirs === 'string' && /^0+$/.test(theirs) && typeof ours === 'object' && ours !== null)
     return Object.fromEntries(Object.keys(ours).map((k) => [k, 0]))

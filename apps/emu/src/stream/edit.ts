@@ -1,0 +1,31 @@
+import { editStream, parseAssignment } from '@ferryvm/stream'
+import type { Command } from 'commander'
+import { openSource } from './open-source.ts'
+import { writeOutput } from './output.ts'
+import { progressLine } from './progress.ts'
+import { deviceTables } from './tables.ts'
+
+/** `emu edit FILE --set serial/0:ier=1 -o OUT` */
+export function addEdit(program: Command): void {
+  program
+    .command('edit')
+    .description('write a stream with other values in some fields')
+    .argument('<stream>', 'a file or -')
+    .requiredOption(
+      '--set <section/instance:field=value>',
+      'as in serial/0:ier=1; may be given again',
+      (value: string, before: string[] = []) => [...before, value],
+    )
+    .requiredOption('-o, --output <file>', 'the stream with the changes; - for standard output')
+    .exitOverride()
+    .action(async (name: string, { set, output }: { set: string[]; output: string }) => {
+      const assignments = set.map(parseAssignment)
+      await using input = await openSource(name)
+      const { progress, done } = progressLine(input.name)
+      const { changed } = await writeOutput(output, (sink) =>
+        editStream(input.source, sink, assignments, { tables: deviceTables, progress }),
+      )
+      done()
+      console.error(`${output}: changed ${changed.join(', ')}`)
+    })
+}

@@ -1,0 +1,86 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { zstdDecompressSync } from 'node:zlib'
+import { describe, expect, it } from 'vitest'
+import { diffStreams, diffText } from '../diff/diff-streams.ts'
+import { inspectStream } from '../inspect/inspect-stream.ts'
+import { BytesSink } from '../source/byte-sink.ts'
+import { bytesSource, channelSource } from '../source/byte-source.ts'
+import { editStream, parseAssignment } from './edit-stream.ts'
+import { rewriteStream } from './rewrite-stream.ts'
+
+const folder = resolve(import.meta.dirname, '../../../../../shared/streams')
+const names = existsSync(folder)
+  ? readdirSync(folder)
+      .filter((f) => f.endsWith('.mig.zst'))
+      .map((f) => f.slice(0, -8))
+  : []
+if (names.length === 0) console.log('streams of stock QEMU: ../shared/streams is not here; skipped')
+const load = (name: string) => new Uint8Array(zstdDecompressSync(readFileSync(resolve(folder, `${name}.mig.zst`))))
+
+async function rewritten(bytes: Uint8Array): Promise<Uint8Array> {
+  const sink = new BytesSink()
+  await rewriteStream(bytesSource(bytes), sink)
+  return sink.bytes()
+}
+const same = (a: Uint8Array, b: Uint8Array) => Buffer.compare(a, b) === 0
+
+describe.each(names)('%s', (name) => {
+  const bytes = load(name)
+  it('comes out as it went in, taken apart and put together', async () => {
+    expect(same(await rewritten(bytes), bytes)).toBe(true)
+  })
+  it('comes out as it went in from a pipe', async () => {
+    const source = bytesSource(bytes)
+    const sink = new BytesSink()
+    await rewriteStream(channelSource({ read: (into) => source.read(into) }), sink)
+    expect(same(sink.bytes(), bytes)).toBe(true)
+  })
+  it('is the same as itself', async () => {
+    const diff = await diffStreams(bytesSource(bytes), bytesSource(bytes))
+    expect([...diffText(diff)]).toEqual([])
+    expect(diff.same).toBe(true)
+  })
+})
+
+describe.runIf(names.length > 0)('an edit', () => {
+  it('changes the field and nothing else', async () => {
+    const bytes = load('rv72-bm-pci-smp2')
+    const sink = new BytesSink()
+    const edits = ['serial/0:ier=7', 'cpu/1:env.gpr[5]=0x123456789abcdef0', 'cpu/0:cpu/hyper.env.htval=9']
+    const { changed } = await editStream(bytesSource(bytes), sink, edits.map(parseAssignment))
+    expect(changed).toEqual(['cpu/0', 'cpu/1', 'serial/0'])
+    const diff = await diffStreams(bytesSource(bytes), bytesSource(sink.bytes()))
+    expect(diff.sections.map((s) => [s.name, s.fields.map((f) => [f.path, f.b])])).toEqual([
+      ['cpu/0', [['cpu/hyper.env.htval', 9n]]],
+      ['cpu/1', [['env.gpr[5]', 0x123456789abcdef0n]]],
+      ['serial/0', [['serial.ier', 7]]],
+    ])
+    expect(diff.ram).toEqual([])
+    const report = await inspectStream(bytesSource(sink.bytes()))
+    expect(report.problems).toEqual([])
+  })
+
+  it.each([
+    ['serial/0:nothing=1', /serial\/0: there is no field nothing/],
+    ['serial/3:ier=1', /there is no section serial\/3/],
+    ['serial/0:ier=256', /out of range: 0 to 255/],
+    ['cpu/0:env.gpr=1', /name one element, as in env.gpr\[0\]/],
+    ['hpet/0:cmp=1', /there is no section/],
+    ['fw_cfg/0:cur_entry=x', /not an integer/],
+    [
+      'globalstate/0:runstate="a name that is longer than the hundred bytes that are there for it, which are a lot for the name of a run state"',
+      /does not fit/,
+    ],
+  ])('%s says what is wrong', async (text, message) => {
+    const assignments = [parseAssignment(text)]
+    await expect(editStream(bytesSource(load('rv72-bm-bare')), new BytesSink(), assignments)).rejects.toThrow(message)
+  })
+  it('an ambiguous name lists what it could be', async () => {
+    const edit = editStream(bytesSource(load('x86-72-q35-vtd')), new BytesSink(), [parseAssignment('hpet/0:cmp=1')])
+    await expect(edit).rejects.toThrow(/could be timer\[0\].cmp, timer\[1\].cmp/)
+  })
+  it('a text that is no assignment is refused', () => {
+    expect(() => parseAssignment('serial:ier=1')).toThrow(/section\/instance:field=value/)
+  })
+})
