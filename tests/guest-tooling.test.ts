@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import { gunzipSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
+import { debianMirror } from '../tooling/guest/fetch-linux.ts'
 import { buildInitramfs, cpioNewc } from '../tooling/guest/initramfs.ts'
 import { createLinuxWorkloadMonitor, linuxWorkload } from '../tooling/guest/linux-workload.ts'
 
@@ -88,5 +89,23 @@ describe('createLinuxWorkloadMonitor', () => {
   })
   it('puts its parameters into the shell text', () => {
     expect(linuxWorkload({ disk: 'none', slots: 3 })).toMatch(/^disk=none slots=3 kib=64 /m)
+  })
+})
+
+describe('debianMirror', () => {
+  it('is what the machine’s apt uses, and not its security or third-party archives', () => {
+    const targets = [
+      'http://packages.example/editor/\tEditor',
+      'http://mirror.example/debian-security/\tDebian-Security',
+      'http://mirror.example/deb/\tDebian',
+    ]
+    expect(debianMirror(targets.join('\n'))).toBe('http://mirror.example/deb')
+  })
+
+  it('is found before package lists were ever fetched', () => {
+    expect(debianMirror('http://mirror.example/debian-security/\t\nhttp://mirror.example/debian/\t\n')).toBe(
+      'http://mirror.example/debian',
+    )
+    expect(debianMirror('http://mirror.example/ubuntu/\t\n')).toBeUndefined()
   })
 })

@@ -2,7 +2,7 @@
  * Fetches the Linux guest from Debian into `.cache/guest`: kernel and modules (`linux-image-riscv64`), `busybox-static` and
  * `opensbi`; then builds an initramfs with a shell. One command, no root: `pnpm guest:fetch`.
  *
- *     node tooling/guest/fetch-linux.ts [--suite trixie] [--mirror http://deb.debian.org/debian] [--force]
+ *     node tooling/guest/fetch-linux.ts [--suite trixie] [--mirror <url>] [--force]
  *
  * Works on Debian and its relatives (apt-get, dpkg-deb). apt gets folders of its own, so the machine's package lists are not
  * touched, and verifies signatures and hashes.
@@ -17,6 +17,7 @@ import { buildLinuxInitramfs, findFetchedGuest, findLinuxGuest, guestCache, type
 export interface FetchOptions {
   /** Debian suite that has the riscv64 architecture. */
   suite?: string
+  /** Debian archive. Default: the one that the machine's own apt uses. */
   mirror?: string
   /** Where the files go. */
   to?: string
@@ -35,6 +36,33 @@ const keyrings = ['/usr/share/keyrings/debian-archive-keyring.gpg', '/usr/share/
 /** Fetching failed; the message says what to do about it. */
 export class GuestFetchError extends Error {
   override readonly name = 'GuestFetchError'
+}
+
+const TARGETS = '$(REPO_URI)\t$(LABEL)'
+
+/** @param targets what `apt-get indextargets` prints in the format {@link TARGETS} */
+export function debianMirror(targets: string): string | undefined {
+  const archives = targets.split('\n').map((line) => {
+    const [uri = '', label = ''] = line.split('\t')
+    return { uri: uri.replace(/\/+$/, ''), label }
+  })
+  // The label is known once package lists were fetched; before that, archives lie in folders of this name.
+  const found = archives.find((a) => a.label === 'Debian') ?? archives.find((a) => /\/debian$/.test(a.uri))
+  return found?.uri
+}
+
+function configuredMirror(): string {
+  let targets = ''
+  try {
+    const args = ['indextargets', '--format', TARGETS, 'Created-By: Packages']
+    targets = execFileSync('apt-get', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
+  } catch (e) {
+    if ((e as { code?: string }).code === 'ENOENT')
+      throw new GuestFetchError('apt-get is not installed: this needs Debian or a relative')
+  }
+  const mirror = debianMirror(targets)
+  if (!mirror) throw new GuestFetchError('apt is not set up for a Debian archive here: name one with --mirror')
+  return mirror
 }
 
 /** apt with lists, cache and status of its own, for riscv64 only. */
@@ -92,7 +120,7 @@ function kernelPackages(apt: ReturnType<typeof privateApt>): string[] {
 
 /** Downloads, unpacks and keeps what is needed. @throws GuestFetchError */
 export function fetchLinuxGuest(options: FetchOptions = {}): void {
-  const { suite = 'trixie', mirror = 'http://deb.debian.org/debian', to = guestCache, log = () => {} } = options
+  const { suite = 'trixie', mirror = configuredMirror(), to = guestCache, log = () => {} } = options
   const work = join(to, 'apt')
   rmSync(work, { recursive: true, force: true })
   const apt = privateApt(work, suite, mirror)
