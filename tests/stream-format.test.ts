@@ -31,7 +31,7 @@ async function documentedStream(): Promise<Uint8Array> {
       saveLivePending: () => ({ mustPrecopy: 0, canPostcopy: ram.remainingBytes }),
       saveLiveIterate: (f) => ram.iterate(f),
       saveLiveCompletePrecopy: (f) => ram.complete(f),
-      async loadState() {},
+      *loadState() {},
     },
     { instanceId: 0 },
   )
