@@ -32,7 +32,7 @@ const fromInteger = <I extends Integer>(from: I): Record<`fcvt.${'s' | 'd'}.${I}
   ({
     [`fcvt.s.${from}`]: { operands: [from], result: 's' },
     [`fcvt.d.${from}`]: { operands: [from], result: 'd' },
-  }) as Record<`fcvt.${'s' | 'd'}.${I}`, FpuOp>
+  }) as unknown as Record<`fcvt.${'s' | 'd'}.${I}`, FpuOp>
 
 /** Operation name -> formats. Order is the numbering: append only. */
 export const FPU_OPS = {
