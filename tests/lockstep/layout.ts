@@ -29,6 +29,8 @@ export const FRESH_ENTRIES = PAGE_TABLES + 10 * 4096
 export const TABLES_PER_MODE = 5
 export const BLOCK_TABLE = TABLES + 0x10_0000
 export const LOG = RAM_BASE + 0x100_0000
+/** Stock QEMU keeps the device tree in the last 2 MiB. */
+export const LOG_MAX_BYTES = RAM_BYTES - 0x100_0000 - 0x20_0000
 export const TEST_FINISHER = 0x10_0000
 /** Of hart 0. Our machine has nothing there that listens. */
 export const MTIMECMP = 0x200_4000

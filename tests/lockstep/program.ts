@@ -13,7 +13,7 @@ import {
   FLOAT_POOL,
   FRESH_ENTRIES,
   INTEGER_POOL,
-  LOG,
+  LOG_MAX_BYTES,
   MAX_PASSES,
   PAGE_TABLES,
   POOL_SLACK,
@@ -125,6 +125,8 @@ const rootTable = (user: boolean, levelsAbove: number): number =>
 export function generateProgram(options: ProgramOptions): LockstepProgram {
   const { seed, blocks: blockCount, passes, table, csrs, blockLength = 22 } = options
   if (passes > MAX_PASSES) throw new RangeError(`at most ${MAX_PASSES} passes`)
+  if (blockCount * passes * RECORD_BYTES > LOG_MAX_BYTES)
+    throw new RangeError(`the log of ${blockCount} blocks does not fit`)
   const random = new Random(seed)
   const image = new Uint8Array(BLOCK_TABLE - RAM_BASE + blockCount * ENTRY.bytes)
   const view = new DataView(image.buffer)
@@ -241,6 +243,3 @@ function physicalProtection(random: Random, window: number | undefined): { cfg: 
 
 /** FIOM, CBIE (01 flush, 11 invalidate, 00 trap), CBCFE, CBZE: mostly on. */
 const envcfg = (random: Random): number => random.pick([0xf1, 0xf0, 0xd0, 0, 0x30, 0x40, 0x80, 0x90])
-
-/** Where the log lies, as an offset in RAM. */
-export const LOG_OFFSET = LOG - RAM_BASE
