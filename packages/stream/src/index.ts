@@ -8,6 +8,8 @@
  * for (const line of reportText(report)) console.log(line)
  * ```
  */
+export type { Conversion, FieldRule, NewField, SectionRule, SubsectionRule } from './convert/rules.ts'
+export { CONVERSIONS, type UpgradeOptions, type UpgradeResult, upgradeStream } from './convert/upgrade-stream.ts'
 export {
   type BlockDifference,
   diffJson,

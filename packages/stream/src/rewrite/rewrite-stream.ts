@@ -26,6 +26,8 @@ export interface SectionEdit {
 
 /** What is to be different in the stream that comes out. Without any of it every byte stays. */
 export interface StreamEdits {
+  /** A look at the configuration; it may throw. */
+  configuration?(element: ConfigurationElement): void
   /** False leaves a command out. */
   keepCommand?(command: CommandElement): boolean
   /** Commands to be written before this START, PART or END. */
@@ -105,6 +107,7 @@ class StreamRewriter implements StreamVisitor {
   configuration(element: ConfigurationElement): void {
     const out = this.#out
     this.#configuration = element
+    this.#edits.configuration?.(element)
     const name = encoder.encode(element.name)
     out.u8(Element.CONFIGURATION)
     out.u32(name.length)
