@@ -109,6 +109,16 @@ async function migrate(): Promise<void> {
   check(code === 0, `the guest is not content (status ${code}):\n${there.out.text.slice(-2000)}`)
 }
 
+/** A user's project: the built plugin is installed there, emu is somewhere else. */
+function usedByName(): void {
+  const project = join(folder, 'project')
+  for (const part of ['package.json', 'dist'])
+    cpSync(join(folder, part), join(project, 'node_modules/acme-rng', part), { recursive: true })
+  const args = ['info', 'sections', '-plugin', 'acme-rng', '-device', 'acme-rng']
+  const sections = execFileSync(bin('emu'), args, { cwd: project, env, encoding: 'utf8' })
+  check(sections.includes('acme-rng'), `no section acme-rng in\n${sections}`)
+}
+
 try {
   writePackage()
   run('npm install', 'npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', '--loglevel=error'])
@@ -117,6 +127,7 @@ try {
   run('build', bin('tsup'), [])
   const sections = run('emu info sections', bin('emu'), ['info', 'sections', ...DEVICE])
   check(/^ +\d+ +0 +1 +0 {2}acme-rng$/m.test(sections), `no section acme-rng in\n${sections}`)
+  usedByName()
   const started = performance.now()
   await migrate()
   console.log(`       migration between two installed emus: ${((performance.now() - started) / 1000).toFixed(1)} s`)

@@ -1,10 +1,12 @@
 import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { Plugin } from '@ferryvm/core'
 import { UsageError } from './usage-error.ts'
 
 const CONTRACT = 1
+const IMPORT_CONDITIONS = ['node', 'import', 'default']
 
 /**
  * @param name a file, or a package that is installed beside the working directory
@@ -15,7 +17,7 @@ export async function loadPlugin(name: string): Promise<Plugin> {
   try {
     module = await import(resolvePlugin(name))
   } catch (cause) {
-    throw new UsageError(`--plugin ${name}: cannot be loaded: ${(cause as Error).message}`, { cause })
+    throw new UsageError(`--plugin ${name}: cannot be loaded: ${(cause as Error).message.split('\n', 1)[0]}`, { cause })
   }
   const plugin = module.default
   if (!plugin || typeof plugin.name !== 'string') {
@@ -32,5 +34,8 @@ export async function loadPlugin(name: string): Promise<Plugin> {
 function resolvePlugin(name: string): string {
   const file = resolve(name)
   if (existsSync(file)) return pathToFileURL(file).href
-  return import.meta.resolve(name, pathToFileURL(`${process.cwd()}/`).href)
+  // `import.meta.resolve` would look beside emu, which may be installed somewhere else. Where this Node does not know the
+  // option, a package has to offer `default` and not only `import`.
+  const options = { conditions: new Set(IMPORT_CONDITIONS) } as NodeJS.RequireResolveOptions
+  return pathToFileURL(createRequire(resolve('package.json')).resolve(name, options)).href
 }
