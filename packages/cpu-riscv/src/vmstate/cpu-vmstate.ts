@@ -83,7 +83,7 @@ export function cpuLayout(
 function save(state: any, { hart, pending }: HartVmstateParts): void {
   for (const [row, at] of WORD_ROWS) {
     const value = hart.get(at)
-    state[row] = typeof state[row] === 'number' ? Number(value) : value
+    state[row] = typeof state[row] === 'number' ? Number(BigInt.asUintN(32, value)) : value
   }
   for (const [row, at] of ARRAY_ROWS) {
     const words: BigUint64Array = state[row]
@@ -135,7 +135,7 @@ export function load(state: any, parts: HartVmstateParts): void {
 }
 
 /** What this CPU cannot be. */
-function check(state: any, { hart, profile }: HartVmstateParts): void {
+function check(state: any, { hart, profile, told }: HartVmstateParts): void {
   const refuse = (row: string, why: string): never => {
     throw new VmstateMismatchError(row, why)
   }
@@ -155,6 +155,6 @@ function check(state: any, { hart, profile }: HartVmstateParts): void {
   if (state['env.mhartid'] !== BigInt(hart.index))
     refuse('env.mhartid', `${state['env.mhartid']}; expected ${hart.index}`)
   if (state['env.frm'] > 7n) refuse('env.frm', `${state['env.frm']} does not fit three bits`)
-  refuseForeign(state, profile)
+  refuseForeign(state, profile, () => told?.())
   if (state['env.trigger_cur'] > 1n) refuse('env.trigger_cur', `${state['env.trigger_cur']}; there are 2 triggers`)
 }

@@ -1,5 +1,6 @@
 import { bool, u8Array, u32, u64, u64Array, VmstateMismatchError } from '@ferryvm/core'
 import type { HartProfile } from '../hart/profile.ts'
+import { extensionsOf, type ToldIsa } from './told-isa.ts'
 
 /**
  * What a sender's hart may have and ours has not. State that the guest does not use is taken in and dropped; state that it
@@ -73,18 +74,23 @@ const IN_USE: readonly (readonly [extension: string, rows: readonly string[]])[]
 ]
 
 /** Bits of menvcfg, senvcfg and henvcfg that open an extension to the mode below. Spec: privileged ISA, "menvcfg". */
-const ENVCFG: readonly (readonly [name: string, bits: bigint, extension: string, has: (p: HartProfile) => boolean])[] =
-  [
-    ['LPE', 1n << 2n, 'Zicfilp', () => false],
-    ['SSE', 1n << 3n, 'Zicfiss', () => false],
-    ['CBIE', 3n << 4n, 'Zicbom (cbo.inval)', (p) => p.zicbom],
-    ['CBCFE', 1n << 6n, 'Zicbom (cbo.clean, cbo.flush)', (p) => p.zicbom],
-    ['CBZE', 1n << 7n, 'Zicboz (cbo.zero)', (p) => p.zicboz],
-    ['PMM', 3n << 32n, 'Smnpm (pointer masking)', () => false],
-    ['CDE', 1n << 60n, 'Smcdeleg', () => false],
-    ['PBMTE', 1n << 62n, 'Svpbmt', (p) => p.svpbmt],
-    ['STCE', 1n << 63n, 'Sstc', (p) => p.sstc],
-  ]
+const ENVCFG: readonly (readonly [
+  name: string,
+  bits: bigint,
+  extension: string,
+  what: string,
+  has: (p: HartProfile) => boolean,
+])[] = [
+  ['LPE', 1n << 2n, 'zicfilp', 'landing pads', () => false],
+  ['SSE', 1n << 3n, 'zicfiss', 'shadow stack', () => false],
+  ['CBIE', 3n << 4n, 'zicbom', 'cbo.inval', (p) => p.zicbom],
+  ['CBCFE', 1n << 6n, 'zicbom', 'cbo.clean, cbo.flush', (p) => p.zicbom],
+  ['CBZE', 1n << 7n, 'zicboz', 'cbo.zero', (p) => p.zicboz],
+  ['PMM', 3n << 32n, 'smnpm', 'pointer masking', () => false],
+  ['CDE', 1n << 60n, 'smcdeleg', 'counter delegation', () => false],
+  ['PBMTE', 1n << 62n, 'svpbmt', 'memory types in page tables', (p) => p.svpbmt],
+  ['STCE', 1n << 63n, 'sstc', 'stimecmp', (p) => p.sstc],
+]
 // ADUE is missing on purpose: a profile without it always updates A and D, which an OS that expects faults tolerates.
 
 const isSet = (value: unknown): boolean =>
@@ -102,18 +108,26 @@ export function clearForeign(state: any): void {
 }
 
 /**
- * Everything that keeps this guest from running on a hart of `profile`, each with the CSR bit or row that shows it.
+ * Everything that keeps this guest from running on a hart of `profile`, each with the CSR bit or row that shows it. A bit
+ * alone proves nothing where the guest's device tree is known: firmware sets all that can be set.
+ *
  * @throws VmstateMismatchError names all of it
  */
-export function refuseForeign(state: any, profile: HartProfile): void {
+export function refuseForeign(state: any, profile: HartProfile, told: () => ToldIsa | undefined): void {
   const reasons: string[] = []
+  let extensions: ReadonlySet<string> | undefined | null = null
+  const wasTold = (extension: string): boolean => {
+    if (extensions === null) extensions = extensionsOf(told())
+    return extensions?.has(extension) ?? true
+  }
   for (const [csr, row] of [
     ['menvcfg', 'env.menvcfg'],
     ['senvcfg', 'env.senvcfg'],
     ['henvcfg', 'env.henvcfg'],
   ] as const) {
-    for (const [name, bits, extension, has] of ENVCFG) {
-      if (state[row] & bits && !has(profile)) reasons.push(`${csr}.${name} is set: it uses ${extension}`)
+    for (const [name, bits, extension, what, has] of ENVCFG) {
+      if (!(state[row] & bits) || has(profile) || !wasTold(extension)) continue
+      reasons.push(`${csr}.${name} is set: ${extension} (${what})`)
     }
   }
   for (const [extension, rows] of IN_USE) {

@@ -24,6 +24,11 @@ export function otherCpuVmstate(parts: HartVmstateParts, own: any): Vmstate<any>
     const told = profile.vmstateVersion === 5 ? parts.told?.() : undefined
     if (told) refuseTold(told, profile)
     hart.setCsr('mideleg', hart.csr('mideleg') | profile.midelegReset)
+    // 7.2 keeps all 64 bits that firmware writes into these.
+    for (const csr of ['mcounteren', 'scounteren', 'hcounteren', 'mcountinhibit'] as const) {
+      hart.setCsr(csr, BigInt.asUintN(32, hart.csr(csr)))
+    }
+    hart.setCsr('mcounteren', hart.csr('mcounteren') & profile.mcounterenMask)
     // An OS that was never told of ADUE relies on the update that its hart always did.
     hart.setCsr('menvcfg', hart.csr('menvcfg') | profile.menvcfgReset)
     if (!profile.svadu) hart.setCsr('menvcfg', hart.csr('menvcfg') & ~ADUE)

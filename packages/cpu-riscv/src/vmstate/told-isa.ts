@@ -24,12 +24,16 @@ export function toldOf(map: PhysicalMap, isa: string | undefined): ToldIsa | und
   return isa === undefined ? undefined : { isa, find: (encodings) => findInRam(map, encodings) }
 }
 
+/** Names in lower case; undefined when it is not known. */
+export const extensionsOf = (told: ToldIsa | undefined): ReadonlySet<string> | undefined =>
+  told && new Set(told.isa.toLowerCase().split('_'))
+
 /**
  * @throws VmstateMismatchError the guest was told of an extension that this hart lacks, and its memory holds code that
  * uses it
  */
 export function refuseTold(told: ToldIsa, profile: HartProfile): void {
-  const extensions = new Set(told.isa.toLowerCase().split('_'))
+  const extensions = extensionsOf(told)!
   for (const [extension, names, encodings, has] of INSTRUCTIONS) {
     if (has(profile) || !extensions.has(extension)) continue
     const at = told.find(encodings)
