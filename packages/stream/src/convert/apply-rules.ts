@@ -75,7 +75,8 @@ function convertFields(
       const before = out[at]!
       const values = before.values.map((value) => {
         if (!isStateNode(value)) throw new StreamRewriteError(`${where} ${rule.each} is no array of structs`)
-        return { ...value, fields: convertFields(value.fields, rule.rules, `${where} ${rule.each}`, refuse) }
+        const fields = convertFields(value.fields, rule.rules, `${where} ${rule.each}`, refuse)
+        return { ...value, version: rule.version, fields }
       })
       const bytes = values.reduce((sum, v) => sum + v.fields.reduce((s, f) => s + f.bytes, 0), 0)
       out[at] = { ...before, values, bytes }

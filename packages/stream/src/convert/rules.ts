@@ -19,8 +19,8 @@ export type FieldRule =
       readonly allowed?: bigint
       readonly because?: string
     }
-  /** Each element of an array of structs. */
-  | { readonly each: string; readonly rules: readonly FieldRule[] }
+  /** Each element of an array of structs; `version`: of their vmstate, which only the description says. */
+  | { readonly each: string; readonly version: number; readonly rules: readonly FieldRule[] }
 export interface NewField {
   readonly name: string
   readonly type: string

@@ -41,7 +41,7 @@ export const virtTo100: Conversion = {
         narrow('env.mcounteren'),
         { after: 'env.mcounteren', insert: [{ name: 'env.scountinhibit', type: 'uint32', value: 0 }] },
         narrow('env.mcountinhibit'),
-        { each: 'env.pmu_ctrs', rules: [{ drop: 'started' }] },
+        { each: 'env.pmu_ctrs', version: 2, rules: [{ drop: 'started' }] },
         { drop: 'env.mfromhost', unless: { not: 0n, because: 'the guest uses HTIF, which 10.0 does not migrate' } },
         { drop: 'env.mtohost', unless: { not: 0n, because: 'the guest uses HTIF, which 10.0 does not migrate' } },
       ],
@@ -111,6 +111,7 @@ export const virtTo72: Conversion = {
         wide('env.mcountinhibit'),
         {
           each: 'env.pmu_ctrs',
+          version: 1,
           rules: [{ after: 'mhpmcounterh_prev', insert: [{ name: 'started', type: 'bool', value: false }] }],
         },
         { after: 'env.mscratch', insert: [u64('env.mfromhost'), u64('env.mtohost')] },
