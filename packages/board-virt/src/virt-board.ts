@@ -52,6 +52,7 @@ const MAP = {
   flash: [0x2000_0000, 0x2200_0000],
 } as const
 const MiB = 2 ** 20
+const VTD_BYTES = 0x1000
 
 /**
  * The RISC-V `virt` board as data for `createMachine`: CPU, board devices in stock's order, boot files in their places.
@@ -89,7 +90,8 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
     stream,
     cpu: rv64({ harts, profile, toldIsa, timerNudge: options.timerNudge }),
     ram: [{ idstr: 'riscv_virt_board.ram', base: RAM_BASE, sizeBytes: ramBytes }],
-    platformBus: { base: MAP.platformBus, sizeBytes: 32 * MiB, firstIrq: 64, irqCount: 32 },
+    // Behind the place of VT-d, where guests look for it: no other device must answer there.
+    platformBus: { base: MAP.platformBus + VTD_BYTES, sizeBytes: 32 * MiB - VTD_BYTES, firstIrq: 64, irqCount: 32 },
     images,
     log,
     devices: [
@@ -105,12 +107,17 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
       goldfishRtc({}, { at: MAP.rtc, irq: 11 }),
       pflashCfi01({ idstr: 'virt.flash0' }, { id: 'flash0', at: MAP.flash[0] }),
       pflashCfi01({ idstr: 'virt.flash1' }, { id: 'flash1', at: MAP.flash[1] }),
-      ...devices,
+      ...devices.map(inItsPlace),
       ...(fwCfgEarly ? [] : [fwCfgSpec]),
       foreignState({ returnsAcpi: acpi }, { id: 'foreign-state' }),
     ],
   }
 }
+
+const inItsPlace = (device: DeviceSpec): DeviceSpec =>
+  device.definition.type === intelIommu.type
+    ? { ...device, placement: { at: MAP.platformBus, ...device.placement } }
+    : device
 
 /** Devices that `-device` can name on this board. */
 export const virtDevices: readonly DeviceFactory<any>[] = [intelIommu, virtioBlk, virtioRng]

@@ -5,9 +5,12 @@ export class StreamFormatError extends FerryError {
   readonly code: `FERRY_${string}` = 'FERRY_STREAM_FORMAT'
   /** Bytes from the start of the stream. */
   readonly offset: number
+  /** The message without the place. */
+  readonly detail: string
   constructor(offset: number, message: string, options?: ErrorOptions) {
     super(`${message} (stream offset 0x${offset.toString(16)})`, options)
     this.offset = offset
+    this.detail = message
   }
 }
 

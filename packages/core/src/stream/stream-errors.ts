@@ -114,9 +114,9 @@ export class SectionLoadError extends StreamFormatError {
   readonly idstr: string
   readonly instanceId: number
   constructor(idstr: string, instanceId: number, offset: number, cause: unknown) {
-    super(offset, `section ${idstr}/${instanceId}: ${cause instanceof Error ? cause.message : String(cause)}`, {
-      cause,
-    })
+    const inner = cause instanceof StreamFormatError ? cause : undefined
+    const why = inner?.detail ?? (cause instanceof Error ? cause.message : String(cause))
+    super(inner?.offset ?? offset, `section ${idstr}/${instanceId}: ${why}`, { cause })
     this.idstr = idstr
     this.instanceId = instanceId
   }
