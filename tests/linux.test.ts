@@ -19,9 +19,10 @@ const MiB = 2 ** 20
 describe.skipIf(missing && !required)('Linux', () => {
   let folder: string
   beforeAll(() => {
+    if (missing) throw new Error(`FERRY_REQUIRE_QEMU asks for Linux, and there is ${missing}`)
     folder = mkdtempSync(join(tmpdir(), 'ferryvm-linux-'))
   })
-  afterAll(() => rmSync(folder, { recursive: true }))
+  afterAll(() => folder && rmSync(folder, { recursive: true }))
 
   /** Debian's kernel under stock OpenSBI, with a disk on each kind of virtio bus. */
   async function boot(options: {
