@@ -13,7 +13,7 @@ const guest = findLinuxGuest()
 const missing = linuxGuestMissing() ?? (guest?.opensbi ? undefined : 'no OpenSBI firmware (package opensbi)')
 if (missing) console.warn(`skipped: ${missing}`)
 const required = Boolean(process.env.FERRY_REQUIRE_QEMU)
-const ROUNDS = Number(process.env.FERRY_LINUX_MIGRATIONS ?? 10)
+const ROUNDS = Number(process.env.FERRY_LINUX_MIGRATIONS ?? 50)
 const MiB = 2 ** 20
 
 describe.skipIf(missing && !required)('Linux', () => {
