@@ -18,19 +18,22 @@ afterAll(() => rmSync(folder, { recursive: true }))
  * that only the IOMMU's tables can translate: the IOMMU must have been loaded by then.
  */
 describe('an IOMMU is loaded before the PCI devices behind it', () => {
-  async function guestAt(name: string, priority: number | undefined) {
+  async function guestAt(name: string, atSource?: number, atDestination = atSource, checkLoadOrder = false) {
     const disk = createDisk(join(folder, `${name}.img`), 8 * 2 ** 20)
     const guest = createGuestMonitor()
-    const iommu = priority === undefined ? {} : { 'x-migration-priority': priority }
     // Worst order: the device exists, and is registered, before its IOMMU.
-    const side = async () =>
+    const side = async (priority: number | undefined) =>
       createVm({
         kernel,
         ramBytes: 32 * 2 ** 20,
-        devices: await diskBehindIommu(disk, { order: 'worst', iommu }),
+        devices: await diskBehindIommu(disk, {
+          order: 'worst',
+          iommu: priority === undefined ? {} : { 'x-migration-priority': priority },
+        }),
+        checkLoadOrder,
         onOutput: (text) => guest.push(text),
       })
-    return { guest, source: await side(), destination: await side() }
+    return { guest, source: await side(atSource), destination: await side(atDestination) }
   }
 
   it('with its priority, devices created in the worst order, it works', async () => {
@@ -74,5 +77,36 @@ describe('an IOMMU is loaded before the PCI devices behind it', () => {
     await guest.until((g) => g.verdicts.length > 0, 60_000)
     expect(guest.verdicts[0]).toMatchObject({ ok: true })
     expect(guest.problems).toEqual([])
+  })
+  it('from a source without priorities it works as well: the destination holds the PCI device back', async () => {
+    const { DEFAULT, IOMMU } = MigrationPriority
+    const { guest, source, destination } = await guestAt('repaired', DEFAULT, IOMMU, true)
+    await using _source = source
+    await using _destination = destination
+    source.machine.start()
+    await guest.until((g) => (g.last?.requests ?? 0) > 20, 30_000)
+    await move(source, destination)
+    const before = guest.last!.requests
+    await guest.until((g) => g.last!.requests > before + 20, 30_000)
+    destination.type('q')
+    await guest.until((g) => g.verdicts.length > 0, 60_000)
+    expect(guest.verdicts[0]).toMatchObject({ ok: true })
+    expect(guest.problems).toEqual([])
+  })
+
+  it('with its priority lowered on both sides, the order sanitizer names both and the priority that is missing', async () => {
+    const { guest, source, destination } = await guestAt('checked', MigrationPriority.DEFAULT, undefined, true)
+    await using _source = source
+    await using _destination = destination
+    source.machine.start()
+    await guest.until((g) => (g.last?.requests ?? 0) > 20, 30_000)
+    const incoming = await destination.migration.incoming('tcp:127.0.0.1:0')
+    const [, received] = await Promise.allSettled([source.migration.migrate(incoming.uri), incoming.done])
+    expect((received as PromiseRejectedResult).reason).toMatchObject({
+      code: 'FERRY_LOAD_ORDER',
+      section: '0000:00:01.0/virtio-blk/0',
+      needs: 'iommu-intel/0',
+      priority: MigrationPriority.IOMMU,
+    })
   })
 })

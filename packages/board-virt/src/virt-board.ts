@@ -34,6 +34,8 @@ export interface VirtBoardOptions extends BootFiles {
   readonly serial?: CharBackend
   /** Beyond the board's own: `virtioBlk({ drive }, { bus: 'pcie.0' })`, `intelIommu({})`, a plugin's. */
   readonly devices?: readonly DeviceSpec[]
+  /** Debug mode: see MachineConfig. */
+  readonly checkLoadOrder?: boolean
   /** See `rv64`. Default true. */
   readonly timerNudge?: boolean
   readonly log?: Logger
@@ -88,6 +90,7 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
   return {
     name: 'virt',
     stream,
+    checkLoadOrder: options.checkLoadOrder,
     cpu: rv64({ harts, profile, toldIsa, timerNudge: options.timerNudge }),
     ram: [{ idstr: 'riscv_virt_board.ram', base: RAM_BASE, sizeBytes: ramBytes }],
     // Behind the place of VT-d, where guests look for it: no other device must answer there.

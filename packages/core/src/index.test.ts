@@ -18,6 +18,8 @@ it('exports these values', () => {
     'FerryError',
     'GuestMemory',
     'GuestMemoryExhaustedError',
+    'LoadOrderError',
+    'LoadOrderSanitizer',
     'MigrationPriority',
     'PAGE_BYTES',
     'PhysicalMap',

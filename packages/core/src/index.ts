@@ -118,6 +118,7 @@ export {
   RUN_STATES,
   setGlobalRunState,
 } from './stream/global-state.ts'
+export { LoadOrderError, LoadOrderSanitizer } from './stream/load-order.ts'
 export {
   ConfigurationError,
   SectionFooterError,

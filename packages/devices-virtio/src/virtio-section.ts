@@ -74,6 +74,7 @@ export function registerVirtioSection(
   device: VirtioDevice,
   version: number,
 ): void {
+  let finish = () => {}
   const vmstate = defineVmstate({
     name: device.name,
     version,
@@ -83,11 +84,13 @@ export function registerVirtioSection(
         reset: () => device,
         put: (d, out) => save(d, out),
         *get(input, d) {
-          yield* load(d, input)
+          finish = yield* load(d, input)
           return d
         },
       }),
     },
+    // Looks into the rings, which may lie behind an IOMMU: a loader can hold this back until that one is there.
+    postLoad: () => finish(),
   })
   ctx.registerVmstate(vmstate, { virtio: device })
 }
@@ -127,7 +130,8 @@ function save(device: VirtioDevice, out: QEMUFileWriter): void {
   codec.save(subsections, out)
 }
 
-function* load(device: VirtioDevice, input: QEMUFileReader): Generator<number, void> {
+/** @returns what is left to do with the state: features and rings */
+function* load(device: VirtioDevice, input: QEMUFileReader): Generator<number, () => void> {
   const { state } = device.transport
   yield* state.load(input, 1)
 
@@ -189,5 +193,5 @@ function* load(device: VirtioDevice, input: QEMUFileReader): Generator<number, v
     queue.defaultSize = size
     queue.setRings(queue.desc, subsections.rings[2 * queue.index]!, subsections.rings[2 * queue.index + 1]!)
   }
-  device.finishLoad(subsections.guest_features, hasRings)
+  return () => device.finishLoad(subsections.guest_features, hasRings)
 }

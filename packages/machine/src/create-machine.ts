@@ -12,6 +12,7 @@ import {
   GuestMemory,
   type IommuAttachPoint,
   type IrqLine,
+  LoadOrderSanitizer,
   type Logger,
   type Machine,
   type MachineEvents,
@@ -27,6 +28,7 @@ import type { MachineConfig } from './machine-config.ts'
 import { parseProps } from './parse-props.ts'
 import { PlatformBus } from './platform-bus.ts'
 import { registerTimerSection } from './timer-section.ts'
+import { type Watch, watchWith } from './watch.ts'
 
 interface RealizedDevice {
   readonly id: string
@@ -58,6 +60,7 @@ export async function createMachine(config: MachineConfig): Promise<Machine> {
 class VirtualMachine implements Machine {
   readonly name: string
   readonly stream: Partial<StreamSettings> | undefined
+  readonly loadOrder: LoadOrderSanitizer | undefined
   readonly sections = createSaveStateRegistry()
   readonly memory = new GuestMemory()
   readonly physical = new PhysicalMap(this.memory)
@@ -69,6 +72,7 @@ class VirtualMachine implements Machine {
   readonly #attachPoints: IommuAttachPoint[] = []
   readonly #attachWaiters: { bus: string; callback: (point: IommuAttachPoint) => void }[] = []
   readonly #platform: PlatformBus | undefined
+  readonly #watch: Watch
   readonly #listeners = new Map<keyof MachineEvents, Set<(...args: any[]) => void>>()
   #cpu: Cpu | undefined
   #line: ((n: number) => IrqLine) | undefined
@@ -81,8 +85,10 @@ class VirtualMachine implements Machine {
   constructor(config: MachineConfig) {
     this.name = config.name
     this.stream = config.stream
+    this.loadOrder = config.checkLoadOrder ? new LoadOrderSanitizer() : undefined
     this.#config = config
     this.#log = config.log ?? silentLogger
+    this.#watch = watchWith(this.loadOrder)
     this.#platform = config.platformBus && new PlatformBus(config.platformBus)
   }
 
@@ -243,7 +249,7 @@ class VirtualMachine implements Machine {
     let registered = 0
     const registerVmstate: DeviceContext<any>['registerVmstate'] = (vmstate, s, options) => {
       registered++
-      this.sections.register(vmstate, s, { path, ...options })
+      this.sections.register(vmstate, s, { path, owner: id, ...options })
     }
     if ('createState' in migration) {
       state = migration.createState()
@@ -265,7 +271,7 @@ class VirtualMachine implements Machine {
       mmio: (sizeBytes, region, options = {}) => {
         const at = options.at ?? placement.at ?? this.#platformBus(id).address(id, sizeBytes)
         this.#platform?.occupied(at, sizeBytes)
-        this.physical.addMmio(at, sizeBytes, region, options.name ?? id)
+        this.physical.addMmio(at, sizeBytes, this.#watch.mmio(id, region), options.name ?? id)
       },
       ram: (idstr, sizeBytes, mapping, options) => {
         const block = this.memory.addBlock(idstr, sizeBytes, options)
@@ -321,7 +327,7 @@ class VirtualMachine implements Machine {
   #services(deviceId: string): MachineServices {
     const machine = this
     return {
-      harts: this.cpu.harts,
+      harts: this.#watch.harts(this.cpu.harts),
       physical: this.physical,
       get timeDelta() {
         return machine.cpu.timeDelta
@@ -330,7 +336,7 @@ class VirtualMachine implements Machine {
         machine.cpu.timeDelta = value
       },
       provideInterruptController: (line) => {
-        this.#line = line
+        this.#line = (n) => this.#watch.line(deviceId, line(n))
       },
       provideBus: (bus) => void this.#buses.push(bus),
       provideIommuAttachPoint: (point) => {
@@ -338,9 +344,10 @@ class VirtualMachine implements Machine {
         for (const { bus, callback } of this.#attachWaiters) if (bus === point.bus) callback(point)
       },
       onIommuAttachPoint: (bus, callback) => {
-        this.#attachWaiters.push({ bus, callback })
+        const watched = (point: IommuAttachPoint) => callback(this.#watch.attachPoint(deviceId, point))
+        this.#attachWaiters.push({ bus, callback: watched })
         const point = this.#attachPoints.find((p) => p.bus === bus)
-        if (point) callback(point)
+        if (point) watched(point)
       },
       requestReset: (reason) => {
         this.#log.debug('reset requested', { deviceId, reason })

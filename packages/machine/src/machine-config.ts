@@ -33,6 +33,8 @@ export interface MachineConfig {
   }
   /** For its streams; a migration's own settings come first. */
   readonly stream?: Partial<StreamSettings>
+  /** Debug mode: a device whose load path uses another one that loads later is an error. */
+  readonly checkLoadOrder?: boolean
   readonly images?: readonly BootImage[]
   readonly log?: Logger
 }

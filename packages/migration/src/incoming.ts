@@ -91,6 +91,7 @@ export class IncomingMigration {
       onSection: (progress) => context.section(progress),
       onCommand: (command) => this.#command(command, channel),
       warn: (message) => log.warn(message),
+      loadOrder: machine.loadOrder,
     })
     await loader.load()
     this.#abort.signal.throwIfAborted()

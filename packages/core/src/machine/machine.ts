@@ -5,6 +5,7 @@ import type { GuestMemory, RamBlock } from '../memory/guest-memory.ts'
 import type { PhysicalMap } from '../memory/physical-map.ts'
 import type { SaveStateRegistry } from '../registry/registry.ts'
 import type { StreamSettings } from '../stream/element.ts'
+import type { LoadOrderSanitizer } from '../stream/load-order.ts'
 
 /** QEMU's names. Spec: stream.md section 9. */
 export type RunState =
@@ -43,6 +44,8 @@ export interface Machine extends AsyncDisposable {
   /** What its streams need of the container, beside what the user asks for. */
   readonly stream?: Partial<StreamSettings>
   readonly sections: SaveStateRegistry
+  /** There when the machine was made to check the order in which devices load. */
+  readonly loadOrder?: LoadOrderSanitizer
   readonly memory: GuestMemory
   readonly physical: PhysicalMap
   readonly cpu: Cpu

@@ -9,6 +9,8 @@ export interface RegisterOptions {
   readonly path?: string
   /** Top-level `needed`: false leaves the section out when saving; never asked on load. */
   readonly needed?: () => boolean
+  /** The device whose state it is, for the order sanitizer. Default: the section's idstr. */
+  readonly owner?: string
   /** Layouts of other senders, for versions that the vmstate itself does not read. Tried in order. */
   readonly alternatives?: readonly AlternativeLayout[]
 }
@@ -38,6 +40,8 @@ export interface SectionLayout {
   readonly vmstate: Vmstate<any>
   readonly codec: VmstateCodec<any>
   readonly state: any
+  /** Loads the rows without the table's own `postLoad`, which the caller runs later. */
+  readonly rowsOnly: VmstateCodec<any>
 }
 
 export interface SectionEntry {
@@ -47,6 +51,7 @@ export interface SectionEntry {
   readonly version: number
   /** Number used on the wire when we send; unique, in order of registration. */
   readonly sectionId: number
+  readonly owner: string
   readonly live?: SaveVmHandlers
   readonly device?: {
     readonly vmstate: Vmstate<any>

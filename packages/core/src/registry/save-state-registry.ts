@@ -98,6 +98,7 @@ export function createSaveStateRegistry(): SaveStateRegistry {
       const layouts = [{ vmstate, state }, ...(options.alternatives ?? [])].map((layout) => ({
         ...layout,
         codec: compileVmstate<any>(layout.vmstate),
+        rowsOnly: compileVmstate<any>({ ...layout.vmstate, postLoad: undefined }),
       }))
       const layout = (version: number) =>
         layouts.find((l) => version >= l.vmstate.minimumVersion && version <= l.vmstate.version)
@@ -107,6 +108,7 @@ export function createSaveStateRegistry(): SaveStateRegistry {
         priority: options.priority ?? vmstate.priority,
         version: vmstate.version,
         sectionId: nextSectionId++,
+        owner: options.owner ?? idstr,
         device: { vmstate, codec: layouts[0]!.codec, state, needed, layout },
       }
       return insert(entry, compat)
@@ -114,7 +116,8 @@ export function createSaveStateRegistry(): SaveStateRegistry {
     registerLive(name, version, handlers, options = {}) {
       const { idstr, instanceId, compat } = nameOf(name, options)
       const priority = options.priority ?? MigrationPriority.DEFAULT
-      return insert({ idstr, instanceId, priority, version, sectionId: nextSectionId++, live: handlers }, compat)
+      const owner = options.owner ?? idstr
+      return insert({ idstr, instanceId, priority, version, sectionId: nextSectionId++, owner, live: handlers }, compat)
     },
     block(reason) {
       const blocker = { reason }

@@ -144,7 +144,7 @@ describe('the container (stream.md sections 1 to 6)', () => {
     const { g } = await load([...HEADER, ...CONFIG, ...full(9, 'globalstate', 0, 1, old), EOF])
     expect(globalRunState(g)).toBe('running')
     const unknown = [...be32(5), ...text('jogs'), ...new Array(96).fill(0)]
-    expect(await messageOf([...HEADER, ...CONFIG, ...full(9, 'globalstate', 0, 1, unknown)])).toContain(
+    expect(await messageOf([...HEADER, ...CONFIG, ...full(9, 'globalstate', 0, 1, unknown), EOF])).toContain(
       '"jogs" is no run state',
     )
   })

@@ -15,6 +15,7 @@ import {
   type StreamSettings,
 } from './element.ts'
 import { createTurnBudget } from './event-loop-turn.ts'
+import { LoadOrder, LoadOrderError, type LoadOrderSanitizer } from './load-order.ts'
 import {
   ConfigurationError,
   SectionFooterError,
@@ -46,6 +47,8 @@ export interface StreamLoaderOptions {
   readonly onCommand?: (command: StreamCommand) => void | Promise<void>
   /** Something odd that does not keep the stream from loading. */
   readonly warn?: (message: string) => void
+  /** Debug mode: an error when a section's load path uses a device that is loaded later. */
+  readonly loadOrder?: LoadOrderSanitizer
   /** Keep the JSON description (up to 16 MiB) for the result of `load`. */
   readonly keepDescription?: boolean
 }
@@ -68,6 +71,7 @@ export class StreamLoader {
   readonly #settings: StreamSettings
   readonly #bound = new Map<number, { entry: SectionEntry; version: number }>()
   readonly #turn = createTurnBudget()
+  readonly #order: LoadOrder
   #sections = 0
   #previous: string | undefined
 
@@ -76,6 +80,7 @@ export class StreamLoader {
     this.#registry = registry
     this.#options = options
     this.#settings = { ...defaultStreamSettings, ...options.settings }
+    this.#order = new LoadOrder(registry, (message) => options.warn?.(message), options.loadOrder)
   }
 
   /**
@@ -85,6 +90,7 @@ export class StreamLoader {
   async load(): Promise<LoadedStream> {
     await this.#header()
     await this.#elements()
+    this.#order.finish()
     const description = await this.#vmdescription()
     return { bytes: this.#f.position, sections: this.#sections, description }
   }
@@ -182,16 +188,16 @@ export class StreamLoader {
     try {
       if (entry.live) await this.#drive(entry.live.loadState(f, version))
       else if (entry.device) {
-        // A version that no layout reads is refused by the section's own.
-        const { codec, state } = entry.device.layout(version) ?? entry.device
-        await this.#drive(codec.load(state, f, version))
+        await this.#device(entry, version, offset)
       }
     } catch (cause) {
       if (isVmstateError(cause)) throw cause.inSection(name)
+      if (cause instanceof LoadOrderError) throw cause
       throw new SectionLoadError(entry.idstr, entry.instanceId, f.position, cause)
     }
     const bytes = f.position - payloadAt
     if (this.#settings.sendSectionFooter) await this.#footer(entry, sectionId)
+    if (entry.device) this.#order.loaded(entry)
     this.#sections++
     this.#previous = name
     this.#options.onSection?.({
@@ -208,11 +214,25 @@ export class StreamLoader {
     })
   }
 
+  async #device(entry: SectionEntry, version: number, offset: number): Promise<void> {
+    const { device } = entry
+    // A version that no layout reads is refused by the section's own.
+    const layout = device!.layout(version)
+    if (!layout) return this.#drive(device!.codec.load(device!.state, this.#f, version))
+    const { vmstate, codec, rowsOnly, state } = layout
+    const sanitizer = this.#options.loadOrder
+    const wrap = sanitizer && (<T>(run: () => T) => sanitizer.during(entry, offset, run))
+    if (!this.#order.mustWait(entry)) return this.#drive(codec.load(state, this.#f, version), wrap)
+    await this.#drive(rowsOnly.load(state, this.#f, version), wrap)
+    if (vmstate.postLoad) this.#order.hold(entry, offset, () => vmstate.postLoad!(state, version))
+  }
+
   /** Runs a load coroutine: it yields how many bytes it needs before it can go on. */
-  async #drive(load: Generator<number, void>): Promise<void> {
+  async #drive(load: Generator<number, void>, wrap = <T>(run: () => T): T => run()): Promise<void> {
     const f = this.#f
-    let step = load.next()
-    for (let ended = false; !step.done; step = load.next()) {
+    const next = () => wrap(() => load.next())
+    let step = next()
+    for (let ended = false; !step.done; step = next()) {
       if (step.value > f.available) {
         if (ended) throw new StreamTruncatedError(f.position, step.value, f.available)
         try {
