@@ -18,7 +18,11 @@ const TIERS: string[][] = [
     'devices-iommu',
     'migration',
     'stream',
+    'transport-exec',
+    'transport-fd',
+    'transport-file',
     'transport-socket',
+    'transport-tls',
   ],
   ['monitor', 'board-virt'],
 ]

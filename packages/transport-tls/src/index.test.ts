@@ -1,0 +1,14 @@
+import { expect, it } from 'vitest'
+import * as index from './index.ts'
+import * as pki from './pki/index.ts'
+
+it('has these public names', () => {
+  expect(Object.keys(index).sort()).toEqual([
+    'TlsCredentialsError',
+    'TlsHandshakeError',
+    'credentialsFor',
+    'loadTlsCredentials',
+    'tls',
+  ])
+  expect(Object.keys(pki).sort()).toEqual(['createAuthority', 'initTlsFolder'])
+})
