@@ -20,6 +20,9 @@ export {
   type StreamDiff,
 } from './diff/diff-streams.ts'
 export { StreamConversionError, StreamFieldError, StreamRewriteError, VmstateDumpError } from './errors.ts'
+export { explainByDump, explainStream, explainText } from './explain/explain-stream.ts'
+export type { Finding, FindingKind } from './explain/finding.ts'
+export { type MachineRules, qemu72, qemu100, RECEIVERS, type Receiver, type SectionRange } from './explain/receivers.ts'
 export { type Inspector, inspectStream } from './inspect/inspect-stream.ts'
 export type {
   CommandReport,
@@ -45,6 +48,16 @@ export {
 } from './source/byte-source.ts'
 export { decodeState, encodeState } from './state/state-codec.ts'
 export type { FieldNode, ListValue, StateNode, TreeValue, Value } from './state/state-node.ts'
+export { checkDumps, checkText, type VmstateChange } from './vmstate/check.ts'
+export {
+  type DumpedDevice,
+  type DumpedField,
+  type DumpedTable,
+  dumpTables,
+  formatDump,
+  parseDump,
+  type VmstateDump,
+} from './vmstate/dump.ts'
 export { defaultBounds, type WalkBounds } from './walk/bounds.ts'
 export type { SectionIdentity, TableLookup } from './walk/tables.ts'
 export type {

@@ -1,0 +1,44 @@
+import { silentLogger } from '@ferryvm/core'
+import { createMigration } from '@ferryvm/migration'
+import { checkDumps, checkText, dumpTables, formatDump, parseDump } from '@ferryvm/stream'
+import type { Command } from 'commander'
+import { nullChardev } from '../chardev.ts'
+import { buildMachine } from '../machine-options.ts'
+import { type RunOptions, runCommand } from '../run-options.ts'
+import { readDump } from './explain.ts'
+import { printLines } from './print.ts'
+
+/** `emu vmstate dump|check` */
+export function addVmstate(program: Command): void {
+  const vmstate = program.command('vmstate').description('tables of device state').exitOverride()
+  vmstate.addCommand(
+    runCommand(dump)
+      .name('dump')
+      .description("tables of a machine with these options, in the form of QEMU's -dump-vmstate")
+      .exitOverride(),
+  )
+  vmstate
+    .command('check')
+    .description('what changed between two dumps, and what it does to streams; exit status 1 when older streams break')
+    .argument('<old>', 'what emu vmstate dump, or -dump-vmstate of a QEMU, wrote')
+    .argument('<new>')
+    .option('--json', 'for programs')
+    .exitOverride()
+    .action(check)
+}
+
+async function dump(options: RunOptions): Promise<void> {
+  const { machine } = await buildMachine(options, nullChardev(), silentLogger)
+  await using _machine = machine
+  await using _migration = createMigration({ machine, transports: [] })
+  const tables = machine.sections
+    .entries()
+    .flatMap(({ idstr, device }) => (device ? [{ type: idstr, vmstate: device.vmstate }] : []))
+  await printLines([formatDump(dumpTables('virt', tables)).trimEnd()])
+}
+
+async function check(before: string, after: string, { json }: { json?: true }): Promise<void> {
+  const changes = checkDumps(parseDump(await readDump(before)), parseDump(await readDump(after)))
+  await printLines(json ? [JSON.stringify(changes)] : checkText(changes))
+  if (changes.some((c) => c.effect === 'breaks')) process.exitCode = 1
+}
