@@ -23,8 +23,10 @@ export interface PeerBoot {
   readonly disk?: { readonly path: string; readonly bus: 'pcie.0' | 'virtio-mmio' }
   /** More for stock QEMU only: `-cpu rv64,zicboz=off`. */
   readonly stockArgs?: readonly string[]
-  /** Without a clean default set of devices: the user network back-end that stock has by itself. */
-  readonly stockDefaults?: boolean
+  /** Default true. False: stock QEMU keeps its default devices, a user network back-end among them. */
+  readonly nodefaults?: boolean
+  /** See `rv64`; for ours. */
+  readonly timerNudge?: boolean
   onOutput(text: string): void
 }
 
@@ -37,8 +39,8 @@ export interface Peer extends AsyncDisposable {
   readonly kind: PeerKind
   type(text: string): void
   start(): Promise<void>
-  /** Waits for a guest; resolves with the address. */
-  listen(): Promise<string>
+  /** Waits for a guest; resolves with the address to send it to. */
+  listen(uri: string): Promise<string>
   send(uri: string): Promise<MoveTimes>
   /** After the sender is done: resolves when the guest runs here. @throws why it could not be loaded */
   arrived(): Promise<void>
@@ -52,13 +54,21 @@ export async function createPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot,
 }
 
 /** Moves the guest; `from` is closed afterwards. */
-export async function movePeer(from: Peer, to: Peer): Promise<MoveTimes> {
-  const uri = await to.listen()
-  const times = await from.send(uri)
-  await to.arrived()
-  await from[Symbol.asyncDispose]()
-  return times
+export async function movePeer(from: Peer, to: Peer, uri = 'tcp:127.0.0.1:0'): Promise<MoveTimes> {
+  const address = await to.listen(uri)
+  const sent = from.send(address)
+  const arrived = to.arrived()
+  try {
+    const [times] = await Promise.all([sent, arrived])
+    await from[Symbol.asyncDispose]()
+    return times
+  } catch (error) {
+    // The receiver knows why; its sender may only have lost the connection.
+    const why = await Promise.race([arrived.then(nothing, (e: Error) => e), delay(2000)])
+    throw why ?? error
+  }
 }
+const nothing = () => undefined
 
 async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
   const bytes = (path: string | undefined) => (path === undefined ? undefined : readFileSync(path))
@@ -71,6 +81,8 @@ async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
     append: boot.append,
     ramBytes: boot.ramBytes,
     harts: boot.harts,
+    timerNudge: boot.timerNudge,
+    checkLoadOrder: true,
     devices: disk ? [virtioBlk({ drive: await rawFile(disk.path) }, { bus: disk.bus })] : [],
     onOutput: boot.onOutput,
   })
@@ -81,8 +93,8 @@ async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
     async start() {
       vm.machine.start()
     },
-    async listen() {
-      const run = await vm.migration.incoming('tcp:127.0.0.1:0')
+    async listen(uri) {
+      const run = await vm.migration.incoming(uri)
       done = run.done
       return run.uri
     },
@@ -112,12 +124,12 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
       ...(disk
         ? ['-drive', `file=${disk.path},if=none,id=d,format=raw,file.locking=off`, '-device', `${driver},drive=d`]
         : []),
-      ...(boot.stockDefaults ? ['-netdev', 'user,id=unused'] : []),
       ...(boot.stockArgs ?? []),
       ...(role === 'source' ? ['-S'] : ['-incoming', 'defer']),
     ],
     (chunk) => boot.onOutput(decoder.decode(chunk, { stream: true })),
     binary,
+    boot.nodefaults,
   )
   return {
     kind,
@@ -125,8 +137,9 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
     async start() {
       await qemu.qmp('cont')
     },
-    async listen() {
-      await qemu.qmp('migrate-incoming', { uri: 'tcp:127.0.0.1:0' })
+    async listen(uri) {
+      await qemu.qmp('migrate-incoming', { uri })
+      if (!uri.startsWith('tcp:')) return uri
       for (;;) {
         const { 'socket-address': at } = await qemu.qmp('query-migrate')
         if (at) return `tcp:127.0.0.1:${at[0].port}`

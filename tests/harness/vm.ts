@@ -6,7 +6,7 @@ import { virtioBlk } from '@ferryvm/devices-virtio'
 import { rawFile } from '@ferryvm/devices-virtio/node'
 import { createMachine } from '@ferryvm/machine'
 import { createMigration, type Migration } from '@ferryvm/migration'
-import { tcp } from '@ferryvm/transport-socket'
+import { tcp, unix } from '@ferryvm/transport-socket'
 
 /** A machine of a test, its serial line and its migration. */
 export interface TestVm extends AsyncDisposable {
@@ -35,7 +35,7 @@ export async function createVm({ onOutput, ...board }: TestVmOptions): Promise<T
       },
     }),
   )
-  const migration = createMigration({ machine, transports: [tcp()] })
+  const migration = createMigration({ machine, transports: [tcp(), unix()] })
   return {
     machine,
     migration,
