@@ -8,6 +8,7 @@ import { normaliseDashes } from './qemu-arguments.ts'
 import { run } from './run.ts'
 import { runCommand } from './run-options.ts'
 import { addStreamCommands } from './stream/commands.ts'
+import { addTlsCommands } from './tls-commands.ts'
 
 const program = new Command('emu')
   .description('A RISC-V emulator whose guests move, to and from stock QEMU too.')
@@ -31,6 +32,7 @@ info.addCommand(
     .exitOverride(),
 )
 addStreamCommands(program)
+addTlsCommands(program)
 
 try {
   await program.parseAsync(normaliseDashes(process.argv.slice(2)), { from: 'user' })

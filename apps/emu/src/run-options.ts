@@ -24,6 +24,8 @@ export interface RunOptions {
   /** `driver=…` and its properties, in order. */
   readonly devices: readonly Keyvals[]
   readonly plugins: readonly string[]
+  /** `type=…,id=…` and its properties, in order. */
+  readonly objects: readonly Keyvals[]
   readonly serial: string
   readonly monitor: string
   readonly qmp: readonly string[]
@@ -56,6 +58,11 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
     )
     .option('--drive <spec>', 'file=F[,if=none|virtio][,id=I][,format=raw][,readonly=on]', collect)
     .option('--device <spec>', 'DRIVER[,prop=value…]; "help" lists the drivers', collect)
+    .option(
+      '--object <spec>',
+      'tls-creds-x509|tls-creds-psk,id=I,dir=D[,endpoint=client|server][,verify-peer=off]…',
+      collect,
+    )
     .option('--plugin <module>', 'load a plugin package or file', collect)
     .option('--nographic', 'serial port and monitor on this terminal (Ctrl-A H for help)')
     .option('--serial <backend>', 'mon:stdio | stdio | none | file:F | tcp:H:P,server=on | unix:F,server=on')
@@ -111,6 +118,7 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     drives: (raw.drive ?? []).map(readDrive),
     devices: (raw.device ?? []).map((d: string) => parseKeyvals(d, 'driver')),
     plugins: raw.plugin ?? [],
+    objects: (raw.object ?? []).map((o: string) => parseKeyvals(o, 'type')),
     serial: raw.serial ?? 'mon:stdio',
     monitor: raw.monitor ?? 'none',
     qmp: raw.qmp ?? [],

@@ -7,6 +7,7 @@ import { type Chardev, fileChardev, listen, nullChardev, parseListenAddress, Soc
 import { type BuiltMachine, buildMachine, driverNames } from './machine-options.ts'
 import type { RunOptions } from './run-options.ts'
 import { Terminal } from './terminal.ts'
+import { tlsLayers } from './tls-objects.ts'
 import { UsageError } from './usage-error.ts'
 
 /** `emu run`: builds the machine, connects consoles and monitors, and runs until it is quit. */
@@ -17,6 +18,7 @@ export async function run(options: RunOptions): Promise<void> {
   }
   const ended = Promise.withResolvers<number>()
   const log = stderrLogger()
+  const channelLayers = await tlsLayers(options.objects)
   const { serial, terminal } = await openSerial(options, () => ended.resolve(0))
   let built: BuiltMachine
   try {
@@ -31,6 +33,7 @@ export async function run(options: RunOptions): Promise<void> {
     uuid:
       options.uuid === undefined ? undefined : Uint8Array.from(Buffer.from(options.uuid.replaceAll('-', ''), 'hex')),
     transports: [tcp(), unix(), ...plugins.flatMap((p) => p.transports ?? [])],
+    channelLayers,
     log,
   })
   machine.on('shutdown', ({ exitCode }) => ended.resolve(exitCode))

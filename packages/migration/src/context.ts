@@ -1,11 +1,13 @@
-import type {
-  GlobalState,
-  Logger,
-  Machine,
-  SectionProgress,
-  StreamConfiguration,
-  StreamSettings,
-  Transport,
+import {
+  type ChannelLayer,
+  type GlobalState,
+  type Logger,
+  type Machine,
+  type SectionProgress,
+  type StreamConfiguration,
+  type StreamSettings,
+  type Transport,
+  withLayer,
 } from '@ferryvm/core'
 import type { Capabilities } from './capabilities.ts'
 import { MigrationUriError } from './errors.ts'
@@ -64,6 +66,20 @@ export function resolveUri(
     throw new MigrationUriError(uri, `the scheme "${scheme}" ${known} (available: ${have})`)
   }
   return { transport, address: transport.parseAddress(uri.slice(colon + 1)) }
+}
+
+/** Asks for the layers when a connection is made or waited for, so that a refusal is that migration's failure. */
+export function withChannelLayers(transport: Transport<any>, layersOf: () => readonly ChannelLayer[]): Transport<any> {
+  const { formatAddress, ramHooks } = transport
+  return {
+    scheme: transport.scheme,
+    features: transport.features,
+    parseAddress: (text) => transport.parseAddress(text),
+    ...(formatAddress && { formatAddress: (address: unknown) => formatAddress.call(transport, address) }),
+    ...(ramHooks && { ramHooks }),
+    connect: async (address, ctx) => withLayer(transport, ...layersOf()).connect(address, ctx),
+    listen: async (address, ctx) => withLayer(transport, ...layersOf()).listen(address, ctx),
+  }
 }
 
 export const uriOf = (transport: Transport<any>, address: unknown, fallback: string): string =>

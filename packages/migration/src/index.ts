@@ -29,6 +29,7 @@ export {
 } from './errors.ts'
 export type { MigrationForecast, MigrationInfo, MigrationRamInfo, SocketAddressInfo } from './info.ts'
 export type {
+  ChannelLayerRequest,
   IncomingOptions,
   IncomingRun,
   Migration,

@@ -1,4 +1,5 @@
 import {
+  type ChannelLayer,
   globalStateVmstate,
   type Logger,
   type Machine,
@@ -8,7 +9,7 @@ import {
   type Transport,
 } from '@ferryvm/core'
 import { Capabilities, type Capability } from './capabilities.ts'
-import { type MigrationContext, resolveUri } from './context.ts'
+import { type MigrationContext, resolveUri, withChannelLayers } from './context.ts'
 import { MigrationBlockedError, MigrationStateError } from './errors.ts'
 import { IncomingMigration } from './incoming.ts'
 import { forecast, type MigrationForecast, type MigrationInfo, outgoingInfo, type SocketAddressInfo } from './info.ts'
@@ -19,6 +20,15 @@ import { RAM_SECTION_VERSION } from './ram/ram-records.ts'
 import { RamSaver } from './ram/ram-save.ts'
 import { createZeroPageTest } from './ram/zero-page.ts'
 import { isRunning, type MigrationStatus } from './status.ts'
+
+/** A connection about to be made, or waited for. */
+export interface ChannelLayerRequest {
+  /** The sender connects, as `client`. */
+  readonly role: 'client' | 'server'
+  /** Of the address, where it has one. */
+  readonly host: string | undefined
+  readonly parameters: Readonly<ParameterValues>
+}
 
 export interface MigrationOptions {
   readonly machine: Machine
@@ -33,6 +43,11 @@ export interface MigrationOptions {
    * capability `return-path` is off: what a destination fails on may already have left our buffers. Default true.
    */
   readonly confirmCompletion?: boolean
+  /**
+   * What wraps every channel of a migration, asked when one begins: TLS, if the parameters `tls-creds` and `tls-hostname`
+   * say so. Whatever it throws fails that migration before a connection is made. Without it those parameters are refused.
+   */
+  readonly channelLayers?: (request: ChannelLayerRequest) => readonly ChannelLayer[]
 }
 
 export interface MigrationEvents {
@@ -106,7 +121,7 @@ export function createMigration(options: MigrationOptions): Migration {
   const emit = <E extends keyof MigrationEvents>(event: E, ...args: Parameters_<MigrationEvents[E]>) => {
     for (const listener of [...listeners[event]]) (listener as (...a: unknown[]) => void)(...args)
   }
-  const parameters = new Parameters()
+  const parameters = new Parameters(options.channelLayers !== undefined)
   const capabilities = new Capabilities()
   const isZero = createZeroPageTest(machine.memory)
   const blocks = () => machine.migratableBlocks()
@@ -172,6 +187,13 @@ export function createMigration(options: MigrationOptions): Migration {
     machine.sections.register(globalStateVmstate, context.globalState, { instanceId: 0 }),
   ]
 
+  const { channelLayers } = options
+  const layered = (transport: Transport<any>, address: unknown, role: ChannelLayerRequest['role']): Transport<any> => {
+    if (!channelLayers) return transport
+    const { host } = address as { host?: unknown }
+    const known = typeof host === 'string' && host ? host : undefined
+    return withChannelLayers(transport, () => channelLayers({ role, host: known, parameters: parameters.values }))
+  }
   const refuseWhileRunning = (what: string) => {
     if (isRunning(status)) throw new MigrationStateError(`${what}: a migration is in progress (${status})`)
   }
@@ -227,7 +249,7 @@ export function createMigration(options: MigrationOptions): Migration {
       const run = new OutgoingMigration(context)
       outgoing = run
       context.setStatus('setup')
-      outgoingDone = quietly(run.run(transport, address))
+      outgoingDone = quietly(run.run(layered(transport, address, 'client'), address))
       return { done: outgoingDone }
     },
     async migrate(uri) {
@@ -259,7 +281,7 @@ export function createMigration(options: MigrationOptions): Migration {
       error = undefined
       context.setStatus('setup')
       try {
-        const actual = await run.listen(transport, address, uri)
+        const actual = await run.listen(layered(transport, address, 'server'), address, uri)
         incoming = run
         listening = socketAddressInfo(actual)
         machine.setRunState('inmigrate')

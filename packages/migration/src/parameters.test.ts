@@ -32,6 +32,13 @@ describe('parameters (protocol.md section 4)', () => {
   ])('%o is refused', (changes, message) => {
     expect(() => new Parameters().set(changes)).toThrow(message)
   })
+  it('that ask for a channel layer are refused where nobody would look at them', () => {
+    expect(() => new Parameters().set({ 'tls-creds': 'tls0' })).toThrow('"tls_creds" is not implemented here')
+    const parameters = new Parameters(true)
+    parameters.set({ 'tls-creds': 'tls0', 'tls-hostname': 'node2' })
+    expect(parameters.values).toMatchObject({ 'tls-creds': 'tls0', 'tls-hostname': 'node2' })
+    expect(() => parameters.set({ 'tls-authz': 'a' })).toThrow('is not implemented here')
+  })
   it('are typed at a monitor with suffixes; bandwidth counts in MiB', () => {
     const parameters = new Parameters()
     parameters.setText('max-bandwidth', '1.5')

@@ -13,8 +13,8 @@ export interface ParameterDefinition {
   readonly unit?: string
   /** HMP: multiplier of a number without suffix. */
   readonly hmpUnit?: number
-  /** Changing it has an effect today. The others keep their default. */
-  readonly implemented?: true
+  /** Changing it has an effect today, or has one where channel layers are given. The others keep their default. */
+  readonly implemented?: true | 'with-layers'
 }
 
 /** Counts and sizes are IEEE doubles here: exact up to 2^53. QMP clients use larger ones only to say "no limit". */
@@ -38,8 +38,8 @@ export const PARAMETERS = {
   'cpu-throttle-increment': { kind: int(1, 99), default: 10 },
   'cpu-throttle-tailslow': { kind: { type: 'bool' }, default: false },
   'max-cpu-throttle': { kind: int(1, 99), default: 99 },
-  'tls-creds': { kind: { type: 'string' }, default: '' },
-  'tls-hostname': { kind: { type: 'string' }, default: '' },
+  'tls-creds': { kind: { type: 'string' }, default: '', implemented: 'with-layers' },
+  'tls-hostname': { kind: { type: 'string' }, default: '', implemented: 'with-layers' },
   'max-bandwidth': { kind: size(), default: 128 * MIB, unit: 'bytes/second', hmpUnit: MIB, implemented: true },
   'avail-switchover-bandwidth': { kind: size(), default: 0, unit: 'bytes/second', hmpUnit: MIB, implemented: true },
   'downtime-limit': { kind: int(0, 2_000_000), default: 300, unit: 'ms', implemented: true },
@@ -76,8 +76,11 @@ const definitionOf = (name: string): ParameterDefinition | undefined =>
 
 export class Parameters {
   readonly values: ParameterValues
+  readonly #withLayers: boolean
 
-  constructor() {
+  /** @param withLayers somebody looks at the parameters that ask for a channel layer */
+  constructor(withLayers = false) {
+    this.#withLayers = withLayers
     this.values = Object.fromEntries(
       Object.entries(PARAMETERS).map(([name, d]) => [name, d.default]),
     ) as ParameterValues
@@ -93,7 +96,8 @@ export class Parameters {
       const definition = definitionOf(name)
       if (!definition) throw new ParameterError(name, 'does not exist')
       const checked = check(name, definition, value)
-      if (!definition.implemented && checked !== definition.default) {
+      const effective = definition.implemented === 'with-layers' ? this.#withLayers : definition.implemented
+      if (!effective && checked !== definition.default) {
         throw new ParameterError(name, `is not implemented here; it stays ${JSON.stringify(definition.default)}`)
       }
       return [[name, checked] as const]

@@ -51,7 +51,8 @@ export function withLayer<A>(transport: Transport<A>, ...layers: readonly Channe
               wrapped = await wrap(channel, 'server', ctx)
             } catch (error) {
               // One bad client (a failed handshake) must not end the listener.
-              ctx.log.warn('a connection was refused by a channel layer', { error })
+              const why = error instanceof Error ? error.message : String(error)
+              ctx.log.warn(`a connection was refused by a channel layer: ${why}`, { error })
               continue
             }
             yield wrapped
