@@ -71,9 +71,9 @@ describe.skipIf(no72)('the embedded guest', { timeout: 90_000 }, () => {
 describe.skipIf((no72 ?? noLinux) && !required)('Linux', { timeout: 240_000 }, () => {
   const journeys: readonly Journey[] = [
     { machines: ['7.2', 'emu-7.2', '7.2', 'emu-7.2'], guest: 'idle', bus: 'pcie.0' },
-    { machines: ['7.2', 'emu-7.2', '7.2'], guest: 'load', bus: 'virtio-mmio', nodefaults: false },
+    { machines: ['7.2', 'emu-7.2', '7.2'], guest: 'load', bus: 'virtio-mmio', userNet: true },
     { machines: ['emu-7.2', '7.2'], guest: 'load', bus: 'pcie.0', harts: 2, transport: 'unix' },
-    { machines: ['10.0', 'emu-10.0', '10.0'], guest: 'idle', bus: 'virtio-mmio', nodefaults: false },
+    { machines: ['10.0', 'emu-10.0', '10.0'], guest: 'idle', bus: 'virtio-mmio', userNet: true },
     { machines: ['7.2', 'emu-10.0', '10.0', 'emu-7.2', '7.2'], guest: 'load', bus: 'pcie.0' },
   ]
   for (const journey of journeys) {

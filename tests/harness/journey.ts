@@ -18,8 +18,8 @@ export interface Journey {
   readonly cpu10?: string
   /** False: ours sends timers as they are. */
   readonly timerNudge?: boolean
-  /** False: the user network back-end that stock has by itself. */
-  readonly nodefaults?: boolean
+  /** Stock machines have a user network back-end. */
+  readonly userNet?: boolean
 }
 
 export interface Hop extends MoveTimes {
@@ -39,7 +39,7 @@ let journeys = 0
  * @throws what the guest found, or that it fell silent, or why a machine refused it
  */
 export async function travel(journey: Journey, folder: string): Promise<readonly Hop[]> {
-  const { machines, guest, bus, harts, transport = 'tcp', cpu10, timerNudge, nodefaults } = journey
+  const { machines, guest, bus, harts, transport = 'tcp', cpu10, timerNudge, userNet } = journey
   const linux = findLinuxGuest()!
   const id = ++journeys
   const initrd = join(folder, `initrd-${id}.gz`)
@@ -54,7 +54,7 @@ export async function travel(journey: Journey, folder: string): Promise<readonly
     harts,
     disk: { path: createDisk(join(folder, `disk-${id}.img`), 4 * 2 ** 20), bus },
     timerNudge,
-    nodefaults,
+    userNet,
     onOutput: (text) => monitor.push(text),
   }
   const bootOf = (kind: PeerKind): PeerBoot =>

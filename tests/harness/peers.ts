@@ -23,8 +23,8 @@ export interface PeerBoot {
   readonly disk?: { readonly path: string; readonly bus: 'pcie.0' | 'virtio-mmio' }
   /** More for stock QEMU only: `-cpu rv64,zicboz=off`. */
   readonly stockArgs?: readonly string[]
-  /** Default true. False: stock QEMU keeps its default devices, a user network back-end among them. */
-  readonly nodefaults?: boolean
+  /** Stock machines have a user network back-end, as they do without -nodefaults: its state is in their streams. */
+  readonly userNet?: boolean
   /** See `rv64`; for ours. */
   readonly timerNudge?: boolean
   onOutput(text: string): void
@@ -124,12 +124,12 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
       ...(disk
         ? ['-drive', `file=${disk.path},if=none,id=d,format=raw,file.locking=off`, '-device', `${driver},drive=d`]
         : []),
+      ...(boot.userNet ? ['-netdev', 'user,id=net0'] : []),
       ...(boot.stockArgs ?? []),
       ...(role === 'source' ? ['-S'] : ['-incoming', 'defer']),
     ],
     (chunk) => boot.onOutput(decoder.decode(chunk, { stream: true })),
     binary,
-    boot.nodefaults,
   )
   return {
     kind,

@@ -56,12 +56,11 @@ export async function startStockQemu(
   args: string[],
   onConsole: (chunk: Buffer) => void,
   binary: StockQemuBinary = { command: stockQemuCommand, args: [], env: {} },
-  nodefaults = true,
 ): Promise<StockQemu> {
   const id = ++started
   const qmpPath = join(folder, `qmp-${id}.sock`)
   const gdbPath = join(folder, `gdb-${id}.sock`)
-  const common = ['-display', 'none', '-monitor', 'none', '-serial', 'stdio', ...(nodefaults ? ['-nodefaults'] : [])]
+  const common = ['-display', 'none', '-monitor', 'none', '-serial', 'stdio', '-nodefaults']
   const child = spawn(
     binary.command,
     [
