@@ -1,33 +1,8 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
-import { zstdDecompressSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
 import { inspectStream } from './inspect/inspect-stream.ts'
 import { type Json, stateJson } from './inspect/report-json.ts'
 import { bytesSource, channelSource } from './source/byte-source.ts'
-
-/** Streams of stock QEMU 7.2 and 10.0, with the values that an independent parser found in them. */
-const folder = resolve(import.meta.dirname, '../../../../shared/streams')
-const names = existsSync(folder)
-  ? readdirSync(folder)
-      .filter((f) => f.endsWith('.mig.zst'))
-      .map((f) => f.slice(0, -8))
-  : []
-if (names.length === 0) console.log('streams of stock QEMU: ../shared/streams is not here; skipped')
-const unpack = (file: string) => new Uint8Array(zstdDecompressSync(readFileSync(resolve(folder, file))))
-
-interface Manifest {
-  streams: {
-    name: string
-    ram_blocks: {
-      idstr: string
-      used_length: number
-      zero_page_records: number
-      data_page_records: number
-      distinct_pages: number
-    }[]
-  }[]
-}
+import { decodedText, loadStream, recordedBlocks, stockStreams } from './stock-streams-testing.ts'
 
 /** Large integers as text, on both sides. */
 const parseExact = (text: string): any =>
@@ -48,9 +23,9 @@ function flat(node: any): any {
   return out
 }
 
-describe.each(names)('%s', (name) => {
-  const bytes = unpack(`${name}.mig.zst`)
-  const oracle = parseExact(new TextDecoder().decode(unpack(`${name}.decoded.json.zst`)))
+describe.each(stockStreams)('%s', (name) => {
+  const bytes = loadStream(name)
+  const oracle = parseExact(decodedText(name))
   const reading = inspectStream(bytesSource(bytes))
 
   it('has the elements that are in it', async () => {
@@ -84,10 +59,9 @@ describe.each(names)('%s', (name) => {
   })
 
   it('has the pages of RAM that the independent parser found', async () => {
-    const manifest: Manifest = JSON.parse(readFileSync(resolve(folder, 'manifest.json'), 'utf8'))
     const { ram } = await reading
     const rows = ram!.blocks.map((b) => [b.idstr, b.usedLength, b.zeroPages, b.normalPages, b.distinctPages])
-    const theirs = manifest.streams.find((s) => s.name === name)!.ram_blocks
+    const theirs = recordedBlocks(name)
     expect(rows).toEqual(
       theirs.map((b) => [b.idstr, b.used_length, b.zero_page_records, b.data_page_records, b.distinct_pages]),
     )

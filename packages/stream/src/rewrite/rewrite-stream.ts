@@ -105,19 +105,9 @@ class StreamRewriter implements StreamVisitor {
     this.#out.u32(STREAM_VERSION)
   }
   configuration(element: ConfigurationElement): void {
-    const out = this.#out
     this.#configuration = element
     this.#edits.configuration?.(element)
-    const name = encoder.encode(element.name)
-    out.u8(Element.CONFIGURATION)
-    out.u32(name.length)
-    out.put(name)
-    for (const sub of element.subsections) {
-      out.u8(Element.SUBSECTION)
-      out.str8(encoder.encode(sub.name))
-      out.u32(sub.version)
-      out.put(sub.payload)
-    }
+    this.#out.put(element.bytes)
   }
   command(command: CommandElement): void {
     if (this.#edits.keepCommand?.(command) === false) this.#alters(command.offset)
@@ -140,25 +130,12 @@ class StreamRewriter implements StreamVisitor {
       throw new StreamRewriteError(`a package (postcopy) cannot change its length, at offset 0x${offset.toString(16)}`)
   }
 
-  live(header: SectionHeader): void {
-    const out = this.#out
+  live(header: SectionHeader, bytes: Uint8Array): void {
     for (const { id, payload } of this.#edits.commandsBefore?.(header) ?? []) {
       this.#alters(header.offset)
       this.#command(id, payload)
     }
-    if (header.kind === 'start') this.#header(header, header.version)
-    else {
-      out.u8(header.kind === 'part' ? Element.SECTION_PART : Element.SECTION_END)
-      out.u32(header.sectionId)
-    }
-  }
-  #header({ kind, sectionId, idstr, instanceId }: SectionHeader, version: number): void {
-    const out = this.#out
-    out.u8(kind === 'start' ? Element.SECTION_START : Element.SECTION_FULL)
-    out.u32(sectionId)
-    out.str8(encoder.encode(idstr))
-    out.u32(instanceId)
-    out.u32(version)
+    this.#out.put(bytes)
   }
   ramBlocks({ totalBytes, blocks }: RamBlockList, header: SectionHeader, bytes: Uint8Array): void {
     this.#keep = blocks.map((block) => this.#edits.keepBlock?.(block) ?? true)
@@ -197,7 +174,7 @@ class StreamRewriter implements StreamVisitor {
     this.#out.u32(sectionId)
   }
 
-  state({ header, payload, payloadOffset, layout }: StateElement, footer: boolean): void {
+  state({ header, headerBytes, payload, payloadOffset, layout }: StateElement, footer: boolean): void {
     let decoded: StateNode | undefined
     try {
       decoded = layout && decodeState(payload, layout, payloadOffset)
@@ -220,7 +197,8 @@ class StreamRewriter implements StreamVisitor {
       this.#changed.set(name, edit)
       this.#names.changed.push(name)
     }
-    this.#header(header, edit?.version ?? header.version)
+    this.#out.put(headerBytes.subarray(0, -4))
+    this.#out.u32(edit?.version ?? header.version)
     this.#out.put(bytes)
     if (footer) this.#footer(header)
   }

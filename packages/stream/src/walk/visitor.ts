@@ -82,6 +82,8 @@ export interface RamRecord {
 export type LayoutSource = 'description' | 'table' | 'none'
 export interface StateElement {
   readonly header: SectionHeader
+  /** As it stands in the stream; the version is in the last four bytes. */
+  readonly headerBytes: Uint8Array
   readonly payloadOffset: number
   /** Valid during the call. */
   readonly payload: Uint8Array
@@ -94,8 +96,8 @@ export interface StreamVisitor {
   head?(bytes: Uint8Array): void
   configuration?(element: ConfigurationElement): void
   command?(element: CommandElement): void
-  /** START, PART, END: before the payload. */
-  live?(header: SectionHeader): void
+  /** START, PART, END: before the payload. `bytes`: the header as it stands in the stream. */
+  live?(header: SectionHeader, bytes: Uint8Array): void
   ramBlocks?(list: RamBlockList, header: SectionHeader, bytes: Uint8Array): void
   /** Bytes of a mapped-ram file around its page areas, in pieces. */
   mappedBytes?(bytes: Uint8Array): void

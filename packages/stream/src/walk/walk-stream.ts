@@ -301,8 +301,9 @@ class ElementWalk {
     if (kind === 'part' || kind === 'end') {
       const begun = this.#live.get(sectionId)
       if (!begun) throw new WalkStop(offset, `a ${kind} of section ${sectionId}, which never started`)
+      const bytes = cursor.peek(5).slice()
       cursor.start += 5
-      yield* this.#liveSection({ ...begun, kind, offset, packaged })
+      yield* this.#liveSection({ ...begun, kind, offset, packaged }, bytes)
       return
     }
     yield* this.#need(6, 'the name of a section')
@@ -316,18 +317,19 @@ class ElementWalk {
     if (length === 0) throw new WalkStop(offset, 'a section without a name')
     if (++this.#sections > this.#bounds.sections)
       throw new WalkStop(offset, `more than ${this.#bounds.sections} sections`)
+    const bytes = cursor.peek(14 + length).slice()
     cursor.start += 14 + length
     if (kind === 'start') {
       this.#live.set(sectionId, header)
-      yield* this.#liveSection(header)
-    } else yield* this.#fullSection(header)
+      yield* this.#liveSection(header, bytes)
+    } else yield* this.#fullSection(header, bytes)
   }
 
-  *#liveSection(header: SectionHeader): Generator<number, void> {
+  *#liveSection(header: SectionHeader, headerBytes: Uint8Array): Generator<number, void> {
     const cursor = this.#cursor
     this.#section = header
     const from = cursor.position
-    this.#visitor.live?.(header)
+    this.#visitor.live?.(header, headerBytes)
     if (header.idstr === 'ram') {
       if (header.version !== 4) throw new WalkStop(from, `RAM of version ${header.version}`, 'version 4')
       yield* this.#ram.section(header, (position) => this.#options.progress?.(position, this.#size))
@@ -366,13 +368,14 @@ class ElementWalk {
     )
   }
 
-  *#fullSection(header: SectionHeader): Generator<number, void> {
+  *#fullSection(header: SectionHeader, headerBytes: Uint8Array): Generator<number, void> {
     const cursor = this.#cursor
     const payloadOffset = cursor.position
     yield* this.#lookAhead()
     const { layout, source, bytes } = yield* this.#layoutOf(header)
     const state: StateElement = {
       header,
+      headerBytes,
       payloadOffset,
       payload: cursor.peek(bytes),
       ...(layout && { layout }),
