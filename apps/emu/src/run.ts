@@ -2,6 +2,9 @@ import { createServer } from 'node:net'
 import type { Logger, Machine } from '@ferryvm/core'
 import { createMigration, type Migration } from '@ferryvm/migration'
 import { createMonitor } from '@ferryvm/monitor'
+import { exec } from '@ferryvm/transport-exec'
+import { fd } from '@ferryvm/transport-fd'
+import { file } from '@ferryvm/transport-file'
 import { tcp, unix } from '@ferryvm/transport-socket'
 import { type Chardev, fileChardev, listen, nullChardev, parseListenAddress, SocketChardev } from './chardev.ts'
 import { type BuiltMachine, buildMachine, driverNames } from './machine-options.ts'
@@ -32,7 +35,7 @@ export async function run(options: RunOptions): Promise<void> {
     machine,
     uuid:
       options.uuid === undefined ? undefined : Uint8Array.from(Buffer.from(options.uuid.replaceAll('-', ''), 'hex')),
-    transports: [tcp(), unix(), ...plugins.flatMap((p) => p.transports ?? [])],
+    transports: [tcp(), unix(), exec(), fd(), file(), ...plugins.flatMap((p) => p.transports ?? [])],
     channelLayers,
     log,
   })

@@ -147,6 +147,10 @@ export class OutgoingMigration {
     if (returnPath) {
       this.#phase = 'confirming'
       await returnPath
+    } else if (channel.finish) {
+      this.#phase = 'confirming'
+      await channel.finish()
+      signal.throwIfAborted()
     }
   }
 

@@ -14,4 +14,9 @@ export interface Channel {
   shutdown(how: 'read' | 'write' | 'both'): Promise<void>
   /** With a reason: pending and later calls reject with ChannelClosedError whose cause is the reason. Idempotent. */
   close(reason?: Error): Promise<void>
+  /**
+   * Where nobody may answer from the other end (a file, a command): after the last write, before the guest is given up
+   * here. Resolves when what was accepted has arrived, as far as this side can know; rejects when it has not.
+   */
+  finish?(): Promise<void>
 }

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
-import { duplexPair } from 'node:stream'
+import { duplexPair, PassThrough } from 'node:stream'
 import { describe, expect, it } from 'vitest'
 import { fromDuplex } from './from-duplex.ts'
 
@@ -62,5 +62,24 @@ describe('fromDuplex', () => {
     expect(page.length).toBe(4096)
     expect(page[4095]).toBe(7)
     await channel.close(new Error('done'))
+  })
+
+  it('a shutdown of a stream that is gone fails and does not hang', async () => {
+    const [ours] = duplexPair()
+    const channel = fromDuplex(ours)
+    ours.destroy()
+    await expect(channel.shutdown('write')).rejects.toMatchObject({ code: 'FERRY_CHANNEL_CLOSED' })
+    await channel.close()
+  })
+
+  it('the end of a stream stays an end after the stream is destroyed', async () => {
+    const ours = new PassThrough()
+    const channel = fromDuplex(ours)
+    ours.end()
+    const destroyed = once(ours, 'close')
+    expect(await channel.read(new Uint8Array(1))).toBe(0)
+    await destroyed
+    expect(await channel.read(new Uint8Array(1))).toBe(0)
+    await channel.close()
   })
 })

@@ -26,7 +26,8 @@ export function fromDuplex(stream: Duplex): Channel {
   }
   const fail = (error: ChannelClosedError): void => {
     broken ??= error
-    inbox.fail(broken)
+    // A stream that has ended is destroyed soon after; its end stays an end.
+    if (!stream.readableEnded) inbox.fail(broken)
     for (const reject of waiting) reject(broken)
     waiting.clear()
   }
@@ -69,6 +70,8 @@ export function fromDuplex(stream: Duplex): Channel {
     async shutdown(how) {
       state.throwIfClosed()
       if (how !== 'read' && !stream.writableEnded) {
+        // On a destroyed stream the callback of `end` would never be called.
+        if (stream.destroyed) throw (broken ??= new ChannelClosedError('the connection is closed'))
         await new Promise<void>((resolve, reject) => {
           waiting.add(reject)
           stream.end(() => {

@@ -1,0 +1,6 @@
+import { expect, it } from 'vitest'
+import * as index from './index.ts'
+
+it('has these public names', () => {
+  expect(Object.keys(index).sort()).toEqual(['FdAddressError', 'FdOpenError', 'fd'])
+})

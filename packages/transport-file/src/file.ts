@@ -1,0 +1,208 @@
+import { constants } from 'node:fs'
+import { type FileHandle, open, stat } from 'node:fs/promises'
+import {
+  type Channel,
+  ChannelClosedError,
+  type ChannelFeature,
+  defineTransport,
+  type Listener,
+  type Transport,
+  type TransportContext,
+  UnsupportedFeatureError,
+} from '@ferryvm/core'
+import { type FileAddress, formatFileAddress, parseFileAddress } from './address.ts'
+import { FileIoError, FileOpenError } from './errors.ts'
+
+/** One direction only: nobody answers from a file. */
+const FEATURES: ReadonlySet<ChannelFeature> = new Set<ChannelFeature>(['seekable'])
+/** writev takes at most this many buffers on Linux. */
+const IOV_MAX = 1024
+
+/** `file:path[,offset=SIZE]`. Spec: protocol.md section 7. */
+export function file(): Transport<FileAddress> {
+  return defineTransport<FileAddress>({
+    scheme: 'file',
+    features: FEATURES,
+    parseAddress: parseFileAddress,
+    formatAddress: formatFileAddress,
+    async connect(address, { signal }) {
+      signal.throwIfAborted()
+      return new FileWriter(await openForWriting(address), address)
+    },
+    listen: openListener,
+  })
+}
+
+async function openListener(address: FileAddress, context: TransportContext): Promise<Listener<FileAddress>> {
+  context.signal.throwIfAborted()
+  let waiting: Channel | undefined = new FileReader(await openForReading(address), address)
+  const disposed = Promise.withResolvers<void>()
+  const dispose = async (): Promise<void> => {
+    context.signal.removeEventListener('abort', dispose)
+    disposed.resolve()
+    const unused = waiting
+    waiting = undefined
+    await unused?.close()
+  }
+  context.signal.addEventListener('abort', dispose)
+  return {
+    address,
+    async *[Symbol.asyncIterator]() {
+      const only = waiting
+      waiting = undefined
+      if (only) yield only
+      await disposed.promise
+    },
+    [Symbol.asyncDispose]: dispose,
+  }
+}
+
+/** What is before the offset stays (a header of somebody's format), what is behind it goes. */
+async function openForWriting({ path, offset }: FileAddress): Promise<FileHandle> {
+  await refusePipe(path, 'write', `exec:cat > ${path}`)
+  const handle = await open(path, constants.O_CREAT | constants.O_WRONLY, 0o600).catch((cause) => {
+    throw new FileOpenError(path, 'write', cause)
+  })
+  try {
+    // A block device has its size.
+    if ((await handle.stat()).isFile()) await handle.truncate(offset)
+    return handle
+  } catch (cause) {
+    await handle.close()
+    throw new FileOpenError(path, `cut to ${offset} bytes`, cause)
+  }
+}
+
+async function openForReading({ path, offset }: FileAddress): Promise<FileHandle> {
+  await refusePipe(path, 'read', `exec:cat ${path}`)
+  const handle = await open(path, constants.O_RDONLY).catch((cause) => {
+    throw new FileOpenError(path, 'read', cause)
+  })
+  const info = await handle.stat()
+  const problem = info.isDirectory()
+    ? 'it is a directory'
+    : info.isFile() && info.size <= offset
+      ? `it has ${info.size} bytes, and the stream would begin at ${offset}`
+      : undefined
+  if (!problem) return handle
+  await handle.close()
+  throw new FileOpenError(path, 'read', new Error(problem))
+}
+
+/** Opening one would wait for its other end, in a way that nothing can interrupt. */
+async function refusePipe(path: string, what: string, instead: string): Promise<void> {
+  const info = await stat(path).catch(() => undefined)
+  if (info?.isFIFO()) throw new FileOpenError(path, what, new Error(`it is a named pipe; use ${instead}`))
+}
+
+/** What both directions share: calls one after the other, and an end that waits for the call under way. */
+abstract class FileChannel implements Channel {
+  readonly features = FEATURES
+  protected readonly handle: FileHandle
+  protected readonly path: string
+  /** Where the next byte is read or written. */
+  protected position: number
+  #last: Promise<unknown> = Promise.resolve()
+  #closed: ChannelClosedError | undefined
+  #closing: Promise<void> | undefined
+
+  constructor(handle: FileHandle, { path, offset }: FileAddress) {
+    this.handle = handle
+    this.path = path
+    this.position = offset
+  }
+
+  abstract read(into: Uint8Array): Promise<number>
+  abstract write(buffers: readonly Uint8Array[]): Promise<void>
+
+  protected throwIfClosed(): void {
+    if (this.#closed) throw this.#closed
+  }
+
+  /** A descriptor that was closed under a call could be another file by then. */
+  protected inTurn<T>(what: string, run: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(async () => {
+      this.throwIfClosed()
+      try {
+        return await run()
+      } catch (error) {
+        throw this.#closed ?? new FileIoError(this.path, what, this.position, error)
+      }
+    })
+    this.#last = result.catch(() => {})
+    return result
+  }
+
+  async shutdown(): Promise<void> {
+    this.throwIfClosed()
+    throw new UnsupportedFeatureError('shutdown', 'file:')
+  }
+
+  close(reason?: Error): Promise<void> {
+    this.#closed ??= reason
+      ? new ChannelClosedError(`the channel is closed: ${reason.message}`, { cause: reason })
+      : new ChannelClosedError()
+    this.#closing ??= this.#last.then(() => this.handle.close()).catch(() => {})
+    return this.#closing
+  }
+}
+
+class FileWriter extends FileChannel {
+  async read(): Promise<number> {
+    this.throwIfClosed()
+    throw new UnsupportedFeatureError('return-path', 'file:')
+  }
+
+  write(buffers: readonly Uint8Array[]): Promise<void> {
+    return this.inTurn('write', async () => {
+      let rest = buffers.filter((buffer) => buffer.length > 0)
+      while (rest.length > 0) {
+        this.throwIfClosed()
+        let { bytesWritten } = await this.handle.writev(
+          rest.slice(0, IOV_MAX) as Uint8Array<ArrayBuffer>[],
+          this.position,
+        )
+        this.position += bytesWritten
+        while (rest.length > 0 && bytesWritten >= rest[0]!.length) bytesWritten -= rest.shift()!.length
+        if (bytesWritten > 0) rest = [rest[0]!.subarray(bytesWritten), ...rest.slice(1)]
+      }
+      this.throwIfClosed()
+    })
+  }
+
+  /** On the medium, not only in the system's cache: the guest lives nowhere else afterwards. */
+  finish(): Promise<void> {
+    return this.inTurn('write', async () => {
+      await this.handle.sync().catch((error) => {
+        // A device such as /dev/null has nothing to bring to a medium.
+        if (error.code !== 'EINVAL' && error.code !== 'ENOTSUP') throw error
+      })
+      this.throwIfClosed()
+    })
+  }
+}
+
+class FileReader extends FileChannel {
+  #reading = false
+
+  async read(into: Uint8Array): Promise<number> {
+    if (into.length === 0) throw new RangeError('a read needs room for one byte')
+    if (this.#reading) throw new TypeError('a read of this channel is already waiting')
+    this.#reading = true
+    try {
+      return await this.inTurn('read', async () => {
+        const { bytesRead } = await this.handle.read(into, 0, into.length, this.position)
+        this.throwIfClosed()
+        this.position += bytesRead
+        return bytesRead
+      })
+    } finally {
+      this.#reading = false
+    }
+  }
+
+  async write(): Promise<void> {
+    this.throwIfClosed()
+    throw new UnsupportedFeatureError('return-path', 'file:')
+  }
+}
