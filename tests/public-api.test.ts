@@ -24,13 +24,12 @@ const packages = globSync('packages/*/package.json', { cwd: root })
 describe.each(packages)('$manifest.name', ({ folder, manifest }) => {
   const entries = Object.entries(manifest.exports).filter(([, target]) => typeof target !== 'string')
 
-  it.skipIf(existsSync(join(folder, 'src/index.test.ts'))).each(entries)(
-    '%s exports these values',
-    async (entry, target) => {
-      const names = Object.keys(await import(join(folder, (target as Record<string, string>).source!))).sort()
-      expect(`${manifest.name}${entry.slice(1)}: ${names.join(' ')}`).toMatchSnapshot()
-    },
-  )
+  const pinnedThere = existsSync(join(folder, 'src/index.test.ts'))
+
+  it.each(pinnedThere ? [] : entries)('%s exports these values', async (entry, target) => {
+    const names = Object.keys(await import(join(folder, (target as Record<string, string>).source!))).sort()
+    expect(`${manifest.name}${entry.slice(1)}: ${names.join(' ')}`).toMatchSnapshot()
+  })
 
   it('publishes the same entries, without the condition that only this workspace has files for', () => {
     const published = Object.fromEntries(
