@@ -1,17 +1,18 @@
 import { readFile } from 'node:fs/promises'
-import { type BootFiles, type VirtProfile, virtBoard } from '@ferryvm/board-virt'
+import { type BootFiles, VIRT_PROFILES, type VirtProfile, virtBoard } from '@ferryvm/board-virt'
 import type { CharBackend, DeviceSpec, Logger, Machine, Plugin } from '@ferryvm/core'
 import type { BlockBackend } from '@ferryvm/devices-virtio'
 import { rawFile } from '@ferryvm/devices-virtio/node'
 import { embeddedGuestImage } from '@ferryvm/embedded-guest'
 import { createMachine } from '@ferryvm/machine'
 import { DeviceCatalog } from './device-options.ts'
-import { type Keyvals, parseSize } from './keyval.ts'
+import { isOn, type Keyvals, parseSize } from './keyval.ts'
 import { loadPlugin } from './plugins.ts'
 import type { RunOptions } from './run-options.ts'
 import { UsageError } from './usage-error.ts'
 
-const PROFILES: readonly VirtProfile[] = ['qemu-7.2', 'qemu-10.0']
+const PROFILES = Object.keys(VIRT_PROFILES) as VirtProfile[]
+const PROPERTIES = ['profile', 'timer-nudge', 'check-load-order']
 
 export interface BuiltMachine {
   readonly machine: Machine
@@ -21,9 +22,16 @@ export interface BuiltMachine {
 
 /** @throws UsageError, DeviceConfigError: what is wrong with the options; nothing is left open */
 export async function buildMachine(options: RunOptions, serial: CharBackend, log: Logger): Promise<BuiltMachine> {
-  const { type: _, profile = 'qemu-7.2', ...unknown } = options.machine
+  const {
+    type: _,
+    profile = 'qemu-7.2',
+    'timer-nudge': timerNudge = 'on',
+    'check-load-order': checkLoadOrder,
+    ...unknown
+  } = options.machine
   const strange = Object.keys(unknown)[0]
-  if (strange) throw new UsageError(`-M virt,${strange}: unknown machine property (there is: profile)`)
+  if (strange)
+    throw new UsageError(`-M virt,${strange}: unknown machine property (there are: ${PROPERTIES.join(', ')})`)
   if (!PROFILES.includes(profile as VirtProfile)) {
     throw new UsageError(`-M virt,profile=${profile}: unknown profile (there are: ${PROFILES.join(', ')})`)
   }
@@ -44,6 +52,8 @@ export async function buildMachine(options: RunOptions, serial: CharBackend, log
       virtBoard({
         ...(await bootFiles(options)),
         profile: profile as VirtProfile,
+        timerNudge: isOn(timerNudge),
+        checkLoadOrder: isOn(checkLoadOrder),
         harts: options.harts,
         ramBytes: options.memoryBytes,
         serial,
