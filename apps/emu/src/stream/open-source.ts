@@ -43,14 +43,30 @@ const inOrder = (file: Reader): ByteSource =>
 
 /** Redirected from a file it can seek like one. */
 async function standardInput(): Promise<OpenSource> {
-  const read = promisify(readCallback)
-  const stdin: Reader & PositionedReader = {
-    read: (into: Uint8Array, at: number, length: number, position: number | null) =>
-      read(0, into, at, length, position),
-  }
   const facts = await promisify(fstatCallback)(0)
-  const source = facts.isFile() ? fileSource(stdin, facts.size) : inOrder(stdin)
-  return { source, name: 'standard input', [Symbol.asyncDispose]: async () => {} }
+  const read = promisify(readCallback)
+  const seekable: PositionedReader = { read: (into, at, length, position) => read(0, into, at, length, position) }
+  const source = facts.isFile() ? fileSource(seekable, facts.size) : chunksSource(process.stdin)
+  return { source, name: 'standard input', [Symbol.asyncDispose]: async () => void process.stdin.destroy() }
+}
+
+/** Pipes may be non-blocking: reading the descriptor itself would fail where nothing has come yet. */
+function chunksSource(chunks: AsyncIterable<Uint8Array>): ByteSource {
+  const iterator = chunks[Symbol.asyncIterator]()
+  let chunk: Uint8Array | undefined
+  return {
+    async read(into) {
+      while (!chunk || chunk.length === 0) {
+        const next = await iterator.next()
+        if (next.done) return 0
+        chunk = next.value
+      }
+      const part = chunk.subarray(0, into.length)
+      into.set(part)
+      chunk = chunk.subarray(part.length)
+      return part.length
+    },
+  }
 }
 
 async function listen(transport: Transport, address: string, name: string): Promise<OpenSource> {

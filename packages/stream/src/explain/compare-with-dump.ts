@@ -1,5 +1,5 @@
 import type { SectionReport } from '../inspect/report.ts'
-import { leafType, type StateNode } from '../state/state-node.ts'
+import { isStateNode, leafType, type StateNode } from '../state/state-node.ts'
 import type { DumpedTable } from '../vmstate/dump.ts'
 import { type Finding, versionFinding } from './finding.ts'
 
@@ -13,44 +13,28 @@ export function compareWithDump(section: SectionReport, table: DumpedTable): Fin
 }
 
 function* compareFields(where: string, state: StateNode, version: number, table: DumpedTable): Generator<Finding> {
-  const bare = (name: string) => name.replace(/\[\d+\]$/, '')
-  const sent = state.fields.map((f) => bare(f.name))
-  const known = table.fields.map((f) => f.name)
-  for (const field of state.fields) {
-    const mine = table.fields.find((f) => f.name === bare(field.name))
+  const places = state.fields.map((field) => placeOf(field.name, table))
+  for (const [i, field] of state.fields.entries()) {
+    const mine = table.fields[places[i]!]
     if (!mine) {
       yield { kind: 'rejected', where, what: `the receiver's ${table.name} has no field ${field.name}` }
       continue
     }
-    const size = field.array ? undefined : field.bytes
-    if (
-      size !== undefined &&
-      leafType(field.type, size) &&
-      !mine.table &&
-      mine.size !== size &&
-      [1, 2, 4, 8].includes(mine.size)
-    )
-      yield { kind: 'rejected', where, what: `${field.name} has ${size} bytes, the receiver's has ${mine.size}` }
+    const integer = !field.array && !mine.table && leafType(field.type, field.bytes) !== undefined
+    if (integer && mine.size !== field.bytes && [1, 2, 4, 8].includes(mine.size))
+      yield { kind: 'rejected', where, what: `${field.name} has ${field.bytes} bytes, the receiver's has ${mine.size}` }
     const nested = field.values[0]
-    if (mine.table && typeof nested === 'object' && 'fields' in nested)
-      yield* compareFields(where, nested, nested.version, mine.table)
+    if (mine.table && isStateNode(nested)) yield* compareFields(where, nested, nested.version, mine.table)
   }
-  for (const field of table.fields)
-    if (
-      !field.conditional &&
-      field.sinceVersion <= version &&
-      !sent.includes(field.name) &&
-      field.size > 0 &&
-      !field.name.startsWith('unused')
-    )
+  for (const [i, field] of table.fields.entries())
+    if (!field.conditional && field.sinceVersion <= version && !places.includes(i) && field.type !== 'unused_buffer')
       yield {
         kind: 'note',
         where,
         what: `the receiver's ${table.name} has a field ${field.name} that the stream lacks (an array may be empty)`,
       }
-  const order = sent.filter((name, i) => known.includes(name) && sent.indexOf(name) === i)
-  const theirs = known.filter((name, i) => sent.includes(name) && known.indexOf(name) === i)
-  if (order.join() !== theirs.join())
+  const known = places.filter((place) => place >= 0)
+  if (known.some((place, i) => i > 0 && place < known[i - 1]!))
     yield { kind: 'rejected', where, what: `the receiver's ${table.name} has its fields in another order` }
   for (const sub of state.subsections) {
     const mine = table.subsections.find((s) => s.name === sub.name)
@@ -61,4 +45,13 @@ function* compareFields(where: string, state: StateNode, version: number, table:
       else yield* compareFields(where, sub, sub.version, mine)
     }
   }
+}
+
+/** Of fields that share a name, a description says which one it means: `config[0]`. Spec: stream.md section 6. */
+function placeOf(name: string, { fields }: DumpedTable): number {
+  const exact = fields.findIndex((f) => f.name === name)
+  const numbered = /^(.*)\[(\d+)\]$/.exec(name)
+  if (exact >= 0 || !numbered) return exact
+  const places = [...fields.keys()].filter((i) => fields[i]!.name === numbered[1])
+  return places[Number(numbered[2])] ?? -1
 }
