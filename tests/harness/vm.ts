@@ -5,7 +5,7 @@ import { intelIommu } from '@ferryvm/devices-iommu'
 import { virtioBlk } from '@ferryvm/devices-virtio'
 import { rawFile } from '@ferryvm/devices-virtio/node'
 import { createMachine } from '@ferryvm/machine'
-import { createMigration, type Migration } from '@ferryvm/migration'
+import { createMigration, type Migration, type MigrationOptions } from '@ferryvm/migration'
 import { tcp, unix } from '@ferryvm/transport-socket'
 
 /** A machine of a test, its serial line and its migration. */
@@ -18,9 +18,11 @@ export interface TestVm extends AsyncDisposable {
 export interface TestVmOptions extends Omit<VirtBoardOptions, 'serial'> {
   /** Gets what the guest prints. */
   onOutput(text: string): void
+  /** Of its migration. */
+  readonly migrationOptions?: Pick<MigrationOptions, 'channelLayers' | 'log'>
 }
 
-export async function createVm({ onOutput, ...board }: TestVmOptions): Promise<TestVm> {
+export async function createVm({ onOutput, migrationOptions, ...board }: TestVmOptions): Promise<TestVm> {
   let listener: ((bytes: Uint8Array) => void) | undefined
   const decoder = new TextDecoder()
   const machine = await createMachine(
@@ -35,7 +37,7 @@ export async function createVm({ onOutput, ...board }: TestVmOptions): Promise<T
       },
     }),
   )
-  const migration = createMigration({ machine, transports: [tcp(), unix()] })
+  const migration = createMigration({ machine, transports: [tcp(), unix()], ...migrationOptions })
   return {
     machine,
     migration,

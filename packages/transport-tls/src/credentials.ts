@@ -1,6 +1,6 @@
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { SecureContextOptions } from 'node:tls'
+import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import { checkAuthority, checkKeyPair, parseCertificates } from './certificate-checks.ts'
 import { TlsCredentialsError } from './errors.ts'
 import { parsePriority } from './priority.ts'
@@ -81,15 +81,13 @@ async function loadX509(
     checkKeyPair(certificates[0]!, ownCert, key!, ownKey)
     if (sanityCheck) checkAuthority(certificates[0]!, ownCert, certificates.slice(1), authorities, file('ca-cert.pem'))
   }
-  return {
-    kind: 'x509',
-    dir,
-    endpoint,
-    verifyPeer,
-    username: '',
-    keys: new Map(),
-    context: { ...versions, ca, cert, key, ...(crl !== undefined && { crl }) },
+  const context = { ...versions, ca, cert, key, ...(crl !== undefined && { crl }) }
+  try {
+    createSecureContext(context)
+  } catch (cause) {
+    throw new TlsCredentialsError(`the files in ${dir} do not work together: ${(cause as Error).message}`, { cause })
   }
+  return { kind: 'x509', dir, endpoint, verifyPeer, username: '', keys: new Map(), context }
 }
 
 async function loadPsk(

@@ -37,10 +37,11 @@ export function tls(options: TlsOptions): ChannelLayer {
       const tail = new RecordTail()
       const duplex = toDuplex(channel, (bytes) => tail.push(bytes))
       const start = role === 'client' ? startClient : startServer
-      const socket = await handshake(duplex, signal, handshakeTimeoutMs, (done, fail) =>
+      const ended = () => handshakeError({ code: 'ECONNRESET' }, credentials)
+      const secure = await handshake(duplex, signal, handshakeTimeoutMs, ended, (done, fail) =>
         start(duplex, credentials, hostname ?? '', done, fail),
       )
-      return new TlsChannel(socket, channel, tail, role)
+      return new TlsChannel(secure, channel, tail, role)
     },
   }
 }
@@ -159,10 +160,12 @@ function handshake(
   duplex: Duplex,
   signal: AbortSignal,
   timeoutMs: number,
+  ended: () => Error,
   start: (done: (socket: TLSSocket) => void, fail: (error: Error) => void) => void,
-): Promise<TLSSocket> {
+): Promise<Channel> {
   return new Promise((resolve, reject) => {
     const settle = () => {
+      settled = true
       clearTimeout(timer)
       signal.removeEventListener('abort', onAbort)
     }
@@ -172,16 +175,23 @@ function handshake(
       reject(error)
     }
     const onAbort = () => fail(signal.reason instanceof Error ? signal.reason : new Error(String(signal.reason)))
+    let settled = false
+    const onEnd = () => {
+      if (!settled) fail(ended())
+    }
     const timer = setTimeout(
       () => fail(new TlsHandshakeError(`the peer did not finish the handshake within ${timeoutMs} ms`)),
       timeoutMs,
     )
     signal.addEventListener('abort', onAbort)
     duplex.on('error', () => {}) // reaches us through the TLS socket
+    // A TLS socket that may be half-open does not mind an end in its handshake, and would wait for the rest of it.
+    duplex.once('end', () => setImmediate(() => setImmediate(onEnd)))
     try {
       start((socket) => {
         settle()
-        resolve(socket)
+        // At once: an end that comes before anybody listens would not come again.
+        resolve(fromDuplex(socket))
       }, fail)
     } catch (error) {
       fail(new TlsHandshakeError(`the credentials do not work: ${(error as Error).message}`, error))
@@ -199,9 +209,9 @@ class TlsChannel implements Channel {
   #heard = false
   #closed = false
 
-  constructor(socket: TLSSocket, inner: Channel, tail: RecordTail, role: TlsEndpoint) {
+  constructor(secure: Channel, inner: Channel, tail: RecordTail, role: TlsEndpoint) {
     this.#inner = inner
-    this.#secure = fromDuplex(socket)
+    this.#secure = secure
     this.features = this.#secure.features
     this.#tail = tail
     this.#role = role

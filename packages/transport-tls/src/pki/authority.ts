@@ -104,7 +104,8 @@ export async function createAuthority(name = 'ferryvm migration CA', days = 3650
           reason: X509CrlReason.unspecified,
         })),
       })
-      return pem(crl.toString('pem'))
+      // RFC 7468, section 6; the library's label is another one.
+      return pem(crl.toString('pem').replace(/(BEGIN|END) CRL/g, '$1 X509 CRL'))
     },
   }
 }
