@@ -1,0 +1,60 @@
+import { createMachine } from '@ferryvm/machine'
+import { describe, expect, it } from 'vitest'
+import { VIRT_PROFILES, type VirtProfile } from './profile.ts'
+import { virtBoard } from './virt-board.ts'
+
+const machineOf = (profile: VirtProfile) => createMachine(virtBoard({ profile, ramBytes: 2 ** 24 }))
+const ACPI = ['/rom@etc/acpi/tables', '/rom@etc/table-loader', '/rom@etc/acpi/rsdp']
+
+// Spec: virt-vmstate.md section 2.
+describe('profiles of the board', () => {
+  it.each(Object.keys(VIRT_PROFILES) as VirtProfile[])(
+    '%s sends the blocks and sections of a stock machine',
+    async (p) => {
+      await using machine = await machineOf(p)
+      expect(machine.migratableBlocks().map((b) => [b.idstr, b.sizeBytes])).toEqual([
+        ['virt.flash0', 2 ** 25],
+        ['virt.flash1', 2 ** 25],
+        ['riscv_virt_board.ram', 2 ** 24],
+        ['riscv_virt_board.mrom', 61440],
+      ])
+      const sent = machine.sections.entries().filter((e) => e.device?.needed())
+      const idstrs = sent.map((e) => e.idstr)
+      expect(idstrs).not.toContain('slirp')
+      expect(idstrs).not.toContain('virt_acpi_build')
+      expect(sent.find((e) => e.idstr === 'cpu')!.version).toBe(p === 'qemu-7.2' ? 5 : 10)
+      expect(idstrs.indexOf('fw_cfg') < idstrs.indexOf('PCIHost')).toBe(p === 'qemu-10.0')
+      expect(machine.stream?.sendSwitchoverStart).toBe(p === 'qemu-10.0')
+    },
+  )
+
+  it.each([
+    ['qemu-10.0', true],
+    ['qemu-7.2', false],
+  ] as const)('%s gives ACPI tables that arrived back: %s', async (profile, back) => {
+    await using machine = await machineOf(profile)
+    for (const name of ACPI) machine.memory.blocks.find((b) => b.idstr === name)!.onReceived!()
+    const names = machine.migratableBlocks().map((b) => b.idstr)
+    // Spec: virt-vmstate.md section 2, order of a 10.0 machine with 16 MiB.
+    if (back) {
+      expect(names).toEqual([
+        'virt.flash0',
+        'virt.flash1',
+        'riscv_virt_board.ram',
+        ACPI[0],
+        ACPI[1],
+        'riscv_virt_board.mrom',
+        ACPI[2],
+      ])
+    } else expect(names.filter((n) => n.startsWith('/rom@'))).toEqual([])
+    const acpi = machine.sections.find('virt_acpi_build', 0)!
+    expect(acpi.device!.needed()).toBe(back)
+  })
+
+  it('reads both layouts of the cpu section, and the state of a network that it does not have', async () => {
+    await using machine = await machineOf('qemu-7.2')
+    const cpu = machine.sections.find('cpu', 0)!.device!
+    expect([5, 10, 7].map((version) => cpu.layout(version)?.vmstate.version)).toEqual([5, 10, undefined])
+    expect(machine.sections.find('slirp', 0)).toBeDefined()
+  })
+})
