@@ -102,6 +102,9 @@ export async function travel(journey: Journey, folder: string): Promise<readonly
       sane()
     }
     return hops
+  } catch (error) {
+    sane() // a guest that fell silent may have said why
+    throw error
   } finally {
     await here[Symbol.asyncDispose]()
   }
