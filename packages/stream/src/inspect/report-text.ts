@@ -2,7 +2,7 @@ import type { FieldNode, StateNode, Value } from '../state/state-node.ts'
 import { isBytes, isStateNode } from '../state/state-node.ts'
 import type { StreamProblem } from '../walk/visitor.ts'
 import type { RamReport, SectionReport, StreamReport } from './report.ts'
-import { hexOf } from './report-json.ts'
+import { hexOf, valueJson } from './report-json.ts'
 
 export interface ReportTextOptions {
   /** Values of fields. Default true. */
@@ -104,7 +104,18 @@ function* fieldText(
   const simple = values.every((v) => typeof v !== 'object')
   if (!array) yield* valueText(name, values[0]!, type, indent, options)
   else if (simple) yield `${indent}${name} = ${runs(values.map((v) => scalarText(v, type)))}`
-  else for (const [i, value] of values.entries()) yield* valueText(`${name}[${i}]`, value, type, indent, options)
+  else {
+    // Queues and pages of zeros: an element that is as the one before is not printed again.
+    const texts = values.map((value) => JSON.stringify(valueJson(value)))
+    for (let i = 0; i < values.length; ) {
+      yield* valueText(`${name}[${i}]`, values[i]!, type, indent, options)
+      let to = i + 1
+      while (to < values.length && texts[to] === texts[i]) to++
+      if (to === i + 2) yield `${indent}${name}[${i + 1}] is the same`
+      else if (to > i + 2) yield `${indent}${name}[${i + 1}..${to - 1}] are the same`
+      i = to
+    }
+  }
 }
 
 function* valueText(

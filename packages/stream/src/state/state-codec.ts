@@ -2,6 +2,7 @@ import type { FieldDescription, VmstateDescription } from '@ferryvm/core'
 import { StreamFormatError } from '@ferryvm/core'
 import { ByteBuilder } from '../source/byte-sink.ts'
 import { type FieldNode, isBytes, isStateNode, leafOf, leafType, type StateNode, type Value } from './state-node.ts'
+import { virtioLayout } from './virtio-layout.ts'
 
 /** Structs in structs, as deep as anything real and no deeper. */
 const MAX_DEPTH = 64
@@ -103,6 +104,10 @@ class PayloadReader {
     if (type === 'gtree') return done(this.#tree(field, end, depth))
     if (inline?.length === 1) return done(nested(inline[0]!))
     const leaf = leafType(type, size)
+    if (type === 'virtio') {
+      const layout = virtioLayout(this.#payload.subarray(start, end))
+      if (layout) return done(nested(layout))
+    }
     this.at = end
     return leaf ? leaf.get(this.#view, start) : this.#payload.slice(start, end)
   }

@@ -103,7 +103,8 @@ function describeField({ name, type, bytes, values, array }: FieldNode, style: '
     const nested: { struct?: VmstateDescription; inline?: VmstateDescription[] } = {}
     if (isStateNode(value)) {
       if (type === 'struct') nested.struct = describeNode(value, style)
-      else nested.inline = [describeNode(value, style)]
+      // QEMU does not describe what is in a virtio field; we know.
+      else if (type !== 'virtio') nested.inline = [describeNode(value, style)]
     } else if (typeof value === 'object' && 'kind' in value) {
       nested.inline =
         value.kind === 'list'
