@@ -146,7 +146,7 @@ function unverified(
   // `{}` when there is none.
   if (!peer?.raw) {
     return new TlsHandshakeError(
-      `the client showed no certificate; put client-cert.pem and client-key.pem into its dir, or set verify-peer=off here`,
+      `the client showed no certificate that the authority in ${credentials.dir}/ca-cert.pem issued; put client-cert.pem and client-key.pem of that CA into its dir, or set verify-peer=off here`,
     )
   }
   if (socket.authorized) return undefined
