@@ -1,8 +1,8 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
 import { join, resolve } from 'node:path'
 
 export const root = resolve(import.meta.dirname, '../..')
-const main = join(root, 'apps/emu/src/main.ts')
+export const main = join(root, 'apps/emu/src/main.ts')
 
 export interface EmuProcess {
   readonly child: ChildProcess
@@ -14,13 +14,16 @@ export interface EmuProcess {
   until(text: string | RegExp, timeoutMs?: number, from?: number): Promise<void>
 }
 
-/** Starts the command line as a user does, from sources. */
-export function emu(args: readonly string[], cwd = root): EmuProcess {
+/**
+ * Starts the command line as a user does, from sources.
+ * @param inherit its descriptors from 3 on: one of ours, or 'pipe' for a socket whose other end is in `child.stdio`
+ */
+export function emu(args: readonly string[], cwd = root, inherit: readonly (number | 'pipe')[] = []): EmuProcess {
   const child = spawn(
     process.execPath,
     ['--conditions=source', '--disable-warning=ExperimentalWarning', main, ...args],
-    { cwd },
-  )
+    { cwd, stdio: ['pipe', 'pipe', 'pipe', ...inherit] },
+  ) as ChildProcessWithoutNullStreams
   const out = { stdout: '', stderr: '' }
   const waiting = new Set<() => void>()
   const wake = () => {

@@ -6,6 +6,9 @@ import { virtioBlk } from '@ferryvm/devices-virtio'
 import { rawFile } from '@ferryvm/devices-virtio/node'
 import { createMachine } from '@ferryvm/machine'
 import { createMigration, type Migration, type MigrationOptions } from '@ferryvm/migration'
+import { exec } from '@ferryvm/transport-exec'
+import { fd } from '@ferryvm/transport-fd'
+import { file } from '@ferryvm/transport-file'
 import { tcp, unix } from '@ferryvm/transport-socket'
 
 /** A machine of a test, its serial line and its migration. */
@@ -37,7 +40,7 @@ export async function createVm({ onOutput, migrationOptions, ...board }: TestVmO
       },
     }),
   )
-  const migration = createMigration({ machine, transports: [tcp(), unix()], ...migrationOptions })
+  const migration = createMigration({ machine, transports: [tcp(), unix(), exec(), fd(), file()], ...migrationOptions })
   return {
     machine,
     migration,

@@ -130,7 +130,8 @@ async function dial(path: string, child: ChildProcess, stderr: () => string): Pr
   throw new Error(`stock QEMU did not open ${path}: ${stderr()}`)
 }
 
-function speakQmp(socket: Socket): StockQemu['qmp'] {
+/** Commands and their answers; events are dropped. The first command has to be `qmp_capabilities`. */
+export function speakQmp(socket: Socket): StockQemu['qmp'] {
   const pending: { resolve: (value: any) => void; reject: (e: Error) => void }[] = []
   let text = ''
   socket.setEncoding('utf8')

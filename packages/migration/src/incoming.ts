@@ -2,6 +2,7 @@ import {
   type Channel,
   createQEMUFileReader,
   createQEMUFileWriter,
+  FerryError,
   globalRunState,
   type Listener,
   nextTurn,
@@ -22,6 +23,8 @@ export class IncomingMigration {
   #listener: Listener<unknown> | undefined
   #channel: Channel | undefined
   #returnPath: ReturnPathSender | undefined
+  /** There is no way back. */
+  #nobodyHears = false
   readonly #abort = new AbortController()
   readonly #context: MigrationContext
 
@@ -96,14 +99,26 @@ export class IncomingMigration {
     await loader.load()
     this.#abort.signal.throwIfAborted()
     machine.cpu.flushAll()
-    if (this.#returnPath) {
+    if (this.#returnPath && !this.#nobodyHears) {
       await sourceStillWaits(reader)
       // First the word to the source, then the guest: if the word cannot be sent, the source goes on with it.
-      await this.#returnPath.shut(0)
+      await this.#answer((returnPath) => returnPath.shut(0))
     }
     const received = globalRunState(globalState)
     if (received === 'running' && this.autostart) machine.start()
     else machine.setRunState(received === 'running' ? 'paused' : received)
+  }
+
+  /** A stream that was recorded on its way to somebody else, in a file say, asks for answers that nobody waits for. */
+  async #answer(send: (returnPath: ReturnPathSender) => Promise<void>): Promise<void> {
+    if (this.#nobodyHears) return
+    try {
+      await send(this.#returnPath!)
+    } catch (error) {
+      if (!FerryError.isInstance(error) || error.code !== 'FERRY_UNSUPPORTED_FEATURE') throw error
+      this.#nobodyHears = true
+      this.#context.log.warn('the stream asks for answers, and nobody hears them here')
+    }
   }
 
   async #command(command: StreamCommand, channel: Channel): Promise<void> {
@@ -115,7 +130,7 @@ export class IncomingMigration {
       case 'PING': {
         if (!this.#returnPath) throw command.refuse('there is no return path')
         const value = new DataView(command.payload.buffer, command.payload.byteOffset, 4).getUint32(0)
-        await this.#returnPath.pong(value)
+        await this.#answer((returnPath) => returnPath.pong(value))
         return
       }
       case 'SWITCHOVER_START':
