@@ -47,6 +47,7 @@ export async function editStream(
     source,
     sink,
     {
+      keepDescription: true,
       section({ idstr, instanceId, version }, state) {
         const mine = assignments.filter((a) => a.idstr === idstr && a.instanceId === instanceId)
         if (mine.length === 0) return undefined

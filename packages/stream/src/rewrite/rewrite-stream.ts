@@ -41,6 +41,8 @@ export interface StreamEdits {
   section?(header: SectionHeader, state: StateNode | undefined): SectionEdit | 'drop' | undefined
   /** Whose habits the description follows, where it changes. Default: those of the text. */
   readonly style?: '7.2' | '10.0'
+  /** Sections change in values only: the description stays as it is. */
+  readonly keepDescription?: boolean
 }
 
 export interface RewriteResult {
@@ -177,7 +179,7 @@ class StreamRewriter implements StreamVisitor {
   state({ header, headerBytes, payload, payloadOffset, layout }: StateElement, footer: boolean): void {
     let decoded: StateNode | undefined
     try {
-      decoded = layout && decodeState(payload, layout, payloadOffset)
+      if (this.#edits.section) decoded = layout && decodeState(payload, layout, payloadOffset)
     } catch (error) {
       if (!FerryError.isInstance(error)) throw error
       const section = `${header.idstr}/${header.instanceId}`
@@ -191,7 +193,7 @@ class StreamRewriter implements StreamVisitor {
       this.#names.dropped.push(name)
       return
     }
-    const bytes = edit ? encodeState(edit.state) : decoded ? encodeState(decoded) : payload
+    const bytes = edit ? encodeState(edit.state) : payload
     if (edit) {
       if (bytes.length !== payload.length) this.#alters(header.offset)
       this.#changed.set(name, edit)
@@ -206,7 +208,8 @@ class StreamRewriter implements StreamVisitor {
     this.#out.u8(Element.EOF)
   }
   description(text: Uint8Array, _offset: number, declared: number): void {
-    const changed = this.#changed.size > 0 || this.#edits.style !== undefined
+    const { style, keepDescription } = this.#edits
+    const changed = !keepDescription && (this.#changed.size > 0 || style !== undefined)
     const bytes = changed ? encoder.encode(this.#describe(decodeName(text))) : text
     this.#out.u8(Element.VMDESCRIPTION)
     this.#out.u32(changed ? bytes.length : declared)

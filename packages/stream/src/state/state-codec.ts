@@ -188,10 +188,11 @@ function putValue(value: Value, type: string, out: ByteBuilder): void {
   if (isBytes(value)) out.put(value)
   else if (isStateNode(value)) putNode(value, out)
   else if (typeof value !== 'object') {
-    const leaf = leafOf(type)!
-    const bytes = new Uint8Array(leaf.bytes)
-    leaf.put(new DataView(bytes.buffer), 0, value)
-    out.put(bytes)
+    const { bytes } = leafOf(type)!
+    if (bytes === 8) out.u64(BigInt.asUintN(64, BigInt(value)))
+    else if (bytes === 4) out.u32(Number(value))
+    else if (bytes === 2) out.u16(Number(value))
+    else out.u8(Number(value))
   } else if (value.kind === 'list') {
     for (const item of value.items) {
       out.u8(1)

@@ -44,7 +44,6 @@ export const isBytes = (value: Value): value is Uint8Array => value instanceof U
 export interface LeafType {
   readonly bytes: number
   get(view: DataView, at: number): Scalar
-  put(view: DataView, at: number, value: Scalar): void
   /** Inclusive bounds of integers; none for bool. */
   readonly range?: readonly [bigint, bigint]
 }
@@ -54,7 +53,6 @@ const integer = (bytes: 1 | 2 | 4 | 8, signed: boolean): LeafType => {
   return {
     bytes,
     get: (view, at) => (view as any)[`get${name}`](at),
-    put: (view, at, value) => (view as any)[`set${name}`](at, bytes === 8 ? BigInt(value) : Number(value)),
     range: signed ? [-(1n << (bits - 1n)), (1n << (bits - 1n)) - 1n] : [0n, (1n << bits) - 1n],
   }
 }
@@ -65,7 +63,6 @@ const LEAVES = new Map<string, LeafType>([
       bytes: 1,
       // Any byte but 0 means true; one that is not 1 is kept as it came.
       get: (view, at) => (view.getUint8(at) > 1 ? view.getUint8(at) : view.getUint8(at) === 1),
-      put: (view, at, value) => view.setUint8(at, Number(value)),
     },
   ],
   ['int8', integer(1, true)],
