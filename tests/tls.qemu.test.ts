@@ -50,7 +50,7 @@ describe.skipIf(missing)(`TLS with stock QEMU${missing ? ` (skipped: ${missing})
       onOutput: (text) => guest.push(text),
       migrationOptions: { channelLayers, log },
     })
-    running.push({ close: () => vm[Symbol.asyncDispose]() })
+    running.push({ close: async () => vm[Symbol.asyncDispose]() })
     vm.migration.setParameters({ 'tls-creds': 'tls0', 'tls-hostname': HOST })
     return { ...vm, warnings }
   }

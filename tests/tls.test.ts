@@ -8,8 +8,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { silentLogger } from '@ferryvm/core'
 import { createGuestMonitor, embeddedGuestImage } from '@ferryvm/embedded-guest'
+import { initTlsFolder } from '@ferryvm/transport-tls/pki'
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { parseKeyvals } from '../apps/emu/src/keyval.ts'
+import { QmpClient } from '../apps/emu/src/qmp-client.ts'
 import { tlsLayers } from '../apps/emu/src/tls-objects.ts'
 import { emu } from './harness/emu.ts'
 import { createTlsFolders, HOST } from './harness/tls-folders.ts'
@@ -330,5 +332,35 @@ describe('emu tls init', { timeout: 60_000 }, () => {
     expect(await second.exited).toMatchObject({ code: 1 })
     expect(second.out.stderr).toMatch(/ca-cert.pem was not written: it exists already/)
     expect(readFileSync(join(dir, 'ca-cert.pem'), 'utf8')).toBe(before)
+  })
+
+  it('two processes, told by QMP, use what it made', async () => {
+    const dir = join(root, 'two')
+    await initTlsFolder(dir, { hosts: ['127.0.0.1'] })
+    const start = async (endpoint: string, ...more: string[]) => {
+      const qmp = join(root, `${endpoint}.qmp`)
+      const args = ['-m', '32M', '-serial', 'stdio', '-qmp', `unix:${qmp},server=on`, '-object', x509(endpoint, dir)]
+      const child = emu(['run', ...args, ...more])
+      const client = await QmpClient.connect(qmp)
+      await client.execute('migrate-set-parameters', { 'tls-creds': 'tls0' })
+      return { child, client }
+    }
+    const source = await start('client')
+    const destination = await start('server', '-incoming', 'defer')
+    try {
+      await source.child.until('\n')
+      await destination.client.execute('migrate-incoming', { uri: 'tcp:127.0.0.1:0' })
+      const info = await destination.client.execute('query-migrate')
+      await source.client.execute('migrate', { uri: `tcp:127.0.0.1:${info['socket-address'][0].port}` })
+      await destination.child.until(/\n.*\n/)
+      expect(await source.client.execute('query-migrate')).toMatchObject({ status: 'completed' })
+      expect(await source.client.execute('query-migrate-parameters')).toMatchObject({ 'tls-creds': 'tls0' })
+    } finally {
+      for (const { child, client } of [source, destination]) {
+        client.close()
+        child.child.kill('SIGKILL')
+        await child.exited
+      }
+    }
   })
 })
