@@ -75,6 +75,13 @@ async function dial({ child, out }: EmuProcess, socket: string): Promise<Socket>
   throw new Error(`emu has no monitor: ${out.stderr}`)
 }
 
+/** What `emu inspect` says about a stream. */
+async function inspect(name: string): Promise<any> {
+  const process = emu(['inspect', '--json', name], folder)
+  expect((await process.exited).code, process.out.stderr).toBe(0)
+  return JSON.parse(process.out.stdout)
+}
+
 const goesOn = async () => {
   const { lines } = guest
   await guest.until((g) => g.lines > lines + 3, 30_000)
@@ -110,6 +117,9 @@ describe('one guest', { timeout: 120_000 }, () => {
       Buffer.concat([Buffer.alloc(65_536), Buffer.from('QEVM')]),
     )
     expect(statSync(path('at')).mode & 0o777).toBe(0o600)
+    const [packed, atOffset] = await Promise.all([inspect('exec:gzip -dc packed.gz'), inspect('file:at,offset=64K')])
+    expect(packed.sections.map((s: { idstr: string }) => s.idstr)).toContain('0000:00:01.0/virtio-blk')
+    expect(atOffset.sections.length).toBeGreaterThan(10)
     here = await start(['-incoming', `file:${path('at')},offset=0x10000`])
     await goesOn()
 

@@ -68,7 +68,10 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
     .option('--serial <backend>', 'mon:stdio | stdio | none | file:F | tcp:H:P,server=on | unix:F,server=on')
     .option('--monitor <backend>', 'none | stdio | unix:F,server=on | tcp:H:P,server=on')
     .option('--qmp <backend>', 'stdio | unix:F,server=on | tcp:H:P,server=on', collect)
-    .option('--incoming <uri>', 'wait for a migration: tcp:H:P, unix:F, or defer')
+    .option(
+      '--incoming <uri>',
+      'wait for a migration: tcp:H:P, unix:F, exec:COMMAND, fd:N, file:F[,offset=N], or defer',
+    )
     .option('-S', 'do not start the guest')
     .option('--name <text>', 'name of the machine')
     .option('--uuid <uuid>', 'UUID of the machine')

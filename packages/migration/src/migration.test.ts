@@ -123,6 +123,38 @@ describe('precopy (protocol.md section 1, ram.md sections 1 to 3)', () => {
     }
   })
 
+  it('where nobody answers, gives the guest up only when the channel says that all has arrived', async () => {
+    const { a, b } = pair({ duplex: false })
+    let finish: (channel: 'asked') => Promise<void> = async () => {
+      throw new Error('the disk is full')
+    }
+    const [loop] = a.transports
+    const { connect } = loop!
+    Object.assign(loop!, {
+      connect: async (...args: Parameters<typeof connect>) => ({
+        ...(await connect(...args)),
+        finish: () => finish('asked'),
+      }),
+    })
+    a.machine.start()
+    const first = await b.migration.incoming('loop:x')
+    const arrived = first.done.catch(() => {})
+    await expect(a.migration.migrate('loop:x')).rejects.toThrow('the disk is full')
+    expect(a.migration.status).toBe('failed')
+    await runFor(a.machine, 5)
+    expect(a.machine.wrongPages()).toEqual([])
+    await arrived
+
+    const c = end({}, a.transports)
+    const asked: string[] = []
+    finish = async (what) => void asked.push(what, a.machine.runState)
+    const second = await c.migration.incoming('loop:x')
+    await a.migration.migrate('loop:x')
+    await second.done
+    expect(asked).toEqual(['asked', 'finish-migrate'])
+    expect(a.migration.status).toBe('completed')
+  })
+
   it('a stopped machine arrives stopped', async () => {
     const { a, b } = pair()
     a.machine.start()

@@ -244,6 +244,14 @@ describe('migration over QMP (protocol.md section 2)', () => {
       channels: [{ 'channel-type': 'main', addr: { transport: 'socket', type: 'unix', path: '/x' } }],
     })
     expect(failed.error.desc).toContain('scheme "unix" is not available')
+    for (const [addr, uri] of [
+      [{ transport: 'file', filename: '/x', offset: 4096 }, 'file:/x,offset=4096'],
+      [{ transport: 'exec', args: ['/bin/sh', '-c', 'cat > x'] }, 'exec:cat > x'],
+      [{ transport: 'exec', args: ['/bin/nc', "it's", '1'] }, "exec:exec '/bin/nc' 'it'\\''s' '1'"],
+    ] as const) {
+      const answer = await client.call('migrate', { channels: [{ 'channel-type': 'main', addr }] })
+      expect(answer.error.desc).toContain(`"${uri}"`)
+    }
   })
 
   it('a guest that cannot be loaded is reported, unless exit-on-error is false', async () => {

@@ -17,7 +17,10 @@ export function addInspect(program: Command): void {
   program
     .command('inspect')
     .description('what is in a migration stream, of any machine')
-    .argument('<stream>', 'a file, - for standard input, or tcp:host:port / unix:path to wait there for a migration')
+    .argument(
+      '<stream>',
+      'a file, - for standard input, or an address: exec:command, file:path,offset=N; tcp:host:port and unix:path wait there',
+    )
     .option('--json', 'for programs')
     .option('--no-fields', 'without the values of fields')
     .option('--buffer-bytes <n>', 'bytes of a buffer that are shown', '32')

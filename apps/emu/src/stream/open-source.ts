@@ -3,6 +3,9 @@ import { open } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { type Channel, silentLogger, type Transport } from '@ferryvm/core'
 import { type ByteSource, channelSource, fileSource, type PositionedReader } from '@ferryvm/stream'
+import { exec } from '@ferryvm/transport-exec'
+import { fd } from '@ferryvm/transport-fd'
+import { file as fileTransport } from '@ferryvm/transport-file'
 import { tcp, unix } from '@ferryvm/transport-socket'
 import { UsageError } from '../usage-error.ts'
 
@@ -12,14 +15,16 @@ export interface OpenSource extends AsyncDisposable {
   readonly name: string
 }
 
+const TRANSPORTS: readonly Transport<any>[] = [tcp(), unix(), exec(), fd(), fileTransport()]
+
 /**
- * A file, `-` for standard input, or an address to listen on: `emu inspect tcp:0.0.0.0:4444` is what
- * `migrate tcp:host:4444` of a running QEMU then talks to.
+ * A file, `-` for standard input, or an address as `-incoming` takes it: `emu inspect tcp:0.0.0.0:4444` is what
+ * `migrate tcp:host:4444` of a running QEMU then talks to; `emu inspect 'exec:gzip -dc guest.gz'`.
  */
 export async function openSource(name: string): Promise<OpenSource> {
   if (name === '-') return standardInput()
-  const scheme = /^(tcp|unix):(.*)$/s.exec(name)
-  if (scheme) return listen(scheme[1] === 'tcp' ? (tcp() as Transport) : (unix() as Transport), scheme[2]!, name)
+  const transport = TRANSPORTS.find(({ scheme }) => name.startsWith(`${scheme}:`))
+  if (transport) return listen(transport, name.slice(transport.scheme.length + 1), name)
   const file = await open(name).catch((cause: Error) => {
     throw new UsageError(`${name}: ${cause.message}`, { cause })
   })
@@ -72,7 +77,8 @@ function chunksSource(chunks: AsyncIterable<Uint8Array>): ByteSource {
 async function listen(transport: Transport, address: string, name: string): Promise<OpenSource> {
   const ctx = { signal: new AbortController().signal, log: silentLogger }
   const listener = await transport.listen(transport.parseAddress(address), ctx)
-  console.error(`waiting on ${transport.scheme}:${transport.formatAddress?.(listener.address) ?? address}`)
+  if (transport.features.has('shutdown'))
+    console.error(`waiting on ${transport.scheme}:${transport.formatAddress?.(listener.address) ?? address}`)
   for await (const channel of listener) {
     await listener[Symbol.asyncDispose]()
     return channelSourceOf(channel, name)

@@ -90,7 +90,15 @@ function uriOf(uri: string | undefined, list: z.infer<typeof channels>): string 
       }
       throw new MonitorCommandError(`socket type "${String(addr.type)}" is not supported`)
     case 'file':
-      return `file:${text('filename')}`
+      // The offset is spelled out: a name may contain what looks like one.
+      return `file:${text('filename')},offset=${Number(addr.offset ?? 0)}`
+    case 'exec': {
+      const args = z.array(z.string()).min(1).safeParse(addr.args)
+      if (!args.success) throw new MonitorCommandError("Parameter 'channels.[0].addr.args' is missing")
+      const [program, option, script] = args.data
+      if (args.data.length === 3 && program === '/bin/sh' && option === '-c') return `exec:${script}`
+      return `exec:exec ${args.data.map((arg) => `'${arg.replaceAll("'", "'\\''")}'`).join(' ')}`
+    }
     default:
       throw new MonitorCommandError(`transport "${transport}" is not available here`)
   }
