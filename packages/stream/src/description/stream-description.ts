@@ -24,8 +24,8 @@ export interface StreamDescription {
   readonly problem?: { readonly at: number; readonly message: string }
 }
 
-/** Largest description that is looked at: 40 KB is common, a megabyte has not been seen. */
-export const MAX_DESCRIPTION_BYTES = 1 << 26
+/** Largest description that is looked at: 40 KB is common, some megabytes where there are hundreds of CPUs. */
+export const MAX_DESCRIPTION_BYTES = 1 << 24
 
 /** Takes what can be understood; devices that are incomplete are left out. */
 export function parseDescription(text: string): StreamDescription {

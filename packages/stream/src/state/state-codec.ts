@@ -6,6 +6,8 @@ import { virtioLayout } from './virtio-layout.ts'
 
 /** Structs in structs, as deep as anything real and no deeper. */
 const MAX_DEPTH = 64
+/** Arrays beyond this are bytes: an object per element would cost many times the input. */
+const MAX_ELEMENTS = 1 << 20
 const utf8 = new TextDecoder()
 const encoder = new TextEncoder()
 
@@ -67,6 +69,11 @@ class PayloadReader {
     // Elements without bytes would cost memory and no input.
     if (field.size === 0 && count > 1) this.fail(`${field.name}: ${count} elements of no size`)
     const values: Value[] = []
+    if (count > MAX_ELEMENTS) {
+      this.at += bytes
+      values.push(this.#payload.slice(offset, this.at))
+      return { name: field.name, type: 'buffer', offset, bytes, values }
+    }
     for (let i = 0; i < count; i++) values.push(this.#value(field, depth))
     const packed = field.array_len !== undefined && { array: 'packed' as const }
     return { name: field.name, type: field.type, offset, bytes, values, ...packed }

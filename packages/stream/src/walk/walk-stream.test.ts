@@ -210,6 +210,18 @@ describe('what is wrong is told with its place', () => {
 })
 
 describe('forms that are rarer', () => {
+  it('an array of millions of elements is kept as bytes', async () => {
+    const fields = [{ name: 'a', type: 'uint8', array_len: 5 << 20, size: 1 }]
+    const stream = withRam()
+      .begin('full', 5, 'thing')
+      .bytes(new Uint8Array(5 << 20).fill(3))
+      .footer(5)
+    const report = await inspectStream(bytesSource(stream.end(describe1('thing', fields)).done()))
+    expect(report.problems).toEqual([])
+    const [value] = report.sections.at(-1)!.state!.fields[0]!.values
+    expect(value).toBeInstanceOf(Uint8Array)
+  })
+
   it('lists, trees, temporaries, versioned structs and subsections keep every byte', async () => {
     const inner = { vmsd_name: 'e', version: 1, fields: [{ name: 'x', type: 'uint16', size: 2 }] }
     // Lists repeat the keys once per element: JSON that an object cannot hold. Spec: stream.md section 6.

@@ -41,7 +41,7 @@ const KINDS: Readonly<Record<number, SectionKind>> = {
   [Element.SECTION_FULL]: 'full',
 }
 /** Ends of a seekable source are looked at in steps of this. */
-const TAIL_BYTES = [1 << 20, 1 << 24]
+const TAIL_BYTES = [1 << 20, 1 << 25]
 
 /**
  * Reads a stream from its magic to its last byte and tells the visitor what it meets. What is wrong is told, too; it
@@ -74,7 +74,7 @@ async function describedAtEnd({ size, readAt }: ByteSource): Promise<StreamDescr
       done += count
     }
     const at = findDescription(tail)
-    if (at >= 0) return parseDescription(decodeName(tail.subarray(at + 5)))
+    if (at >= 0) return parseDescription(decodeName(tail.subarray(at + 5, at + 5 + MAX_DESCRIPTION_BYTES)))
     if (length === size) break
   }
   return undefined
@@ -396,7 +396,9 @@ class ElementWalk {
     while (!cursor.ended && cursor.available < this.#bounds.sectionBytes) yield cursor.available + (1 << 16)
     if (!cursor.ended) return
     const at = findDescription(cursor.peek(cursor.available))
-    if (at >= 0) this.#describe(parseDescription(decodeName(cursor.peek(cursor.available - at - 5, at + 5))))
+    if (at < 0) return
+    const length = Math.min(cursor.available - at - 5, MAX_DESCRIPTION_BYTES)
+    this.#describe(parseDescription(decodeName(cursor.peek(length, at + 5))))
   }
 
   *#layoutOf(
