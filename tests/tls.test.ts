@@ -352,8 +352,8 @@ describe('emu tls init', { timeout: 60_000 }, () => {
       await destination.client.execute('migrate-incoming', { uri: 'tcp:127.0.0.1:0' })
       const info = await destination.client.execute('query-migrate')
       await source.client.execute('migrate', { uri: `tcp:127.0.0.1:${info['socket-address'][0].port}` })
-      await destination.child.until(/T \d+[^]*T \d+/)
-      expect(await source.client.execute('query-migrate')).toMatchObject({ status: 'completed' })
+      await destination.child.until(/T \d+ .*\s+T \d+ /)
+      await expect.poll(() => source.client.execute('query-migrate')).toMatchObject({ status: 'completed' })
       expect(await source.client.execute('query-migrate-parameters')).toMatchObject({ 'tls-creds': 'tls0' })
     } finally {
       for (const { child, client } of [source, destination]) {
