@@ -36,7 +36,7 @@ afterEach(async () => {
 
 async function start(more: readonly string[] = [], inherit: readonly (number | 'pipe')[] = []): Promise<Machine> {
   const socket = path(`qmp${machines.length}`)
-  const process = emu(
+  const started = emu(
     [
       ...['run', '-m', '32M', '-serial', 'stdio', '-monitor', 'none', '-qmp', `unix:${socket},server=on`],
       ...['-guest', 'dirtyBytes=4M,dirtyBytesPerSecond=4M,lcgStepsPerSecond=200000,linesPerSecond=20'],
@@ -46,11 +46,11 @@ async function start(more: readonly string[] = [], inherit: readonly (number | '
     folder,
     inherit,
   )
-  process.child.stdout!.on('data', (text: string) => guest.push(text))
-  const qmp = speakQmp(await dial(process, socket))
+  started.child.stdout!.on('data', (text: string) => guest.push(text))
+  const qmp = speakQmp(await dial(started, socket))
   await qmp('qmp_capabilities')
   const machine: Machine = {
-    ...process,
+    ...started,
     qmp,
     async migrate(uri) {
       await qmp('migrate', { uri })
@@ -169,6 +169,15 @@ describe('one guest', { timeout: 120_000 }, () => {
       expect((await machine.qmp('query-status')).status).toBe('running')
       await goesOn()
     }
+    // A command that reads nothing holds the stream up; cancelling ends the command, too.
+    await machine.qmp('migrate', { uri: 'exec:echo $$ > pid; exec sleep 1000' })
+    await delay(1000)
+    expect((await machine.qmp('query-migrate')).status).toMatch(/active|device/)
+    await machine.qmp('migrate_cancel')
+    while ((await machine.qmp('query-migrate')).status !== 'cancelled') await delay(10)
+    const pid = Number(readFileSync(path('pid'), 'latin1'))
+    await expect.poll(() => existsSync(`/proc/${pid}`), { timeout: 10_000 }).toBe(false)
+    await goesOn()
     await expect(machine.qmp('migrate', { uri: 'fd:from-getfd' })).rejects.toThrow(/getfd/)
     await expect(machine.qmp('migrate', { uri: 'file:x,offset=1Q' })).rejects.toThrow(/is not a size/)
 
