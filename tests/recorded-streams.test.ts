@@ -52,7 +52,11 @@ function build(stream: Recorded) {
   const sections = createSaveStateRegistry()
   const ramLoader = new RamLoader(memory, () => blocks)
   ramLoader.begin()
-  const ramSaver = new RamSaver({ memory, migratableBlocks: () => blocks, flushWriteTlb: async () => {} })
+  // One pass, however slow the host is: stock's recordings have one.
+  const ramSaver = new RamSaver(
+    { memory, migratableBlocks: () => blocks, flushWriteTlb: async () => {} },
+    { passMs: Number.POSITIVE_INFINITY },
+  )
   const ram: SaveVmHandlers = {
     saveSetup: (f) => ramSaver.setup(f),
     saveLivePending: () => ({ mustPrecopy: 0, canPostcopy: ramSaver.remainingBytes }),

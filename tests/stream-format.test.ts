@@ -21,7 +21,10 @@ async function documentedStream(): Promise<Uint8Array> {
   const memory = new GuestMemory()
   const blocks = [memory.addBlock('board.ram', 4 * 4096)]
   blocks[0]!.bytes.fill(0xaa, 0x1000, 0x2000)
-  const ram = new RamSaver({ memory, migratableBlocks: () => blocks, flushWriteTlb: async () => {} })
+  const ram = new RamSaver(
+    { memory, migratableBlocks: () => blocks, flushWriteTlb: async () => {} },
+    { passMs: Number.POSITIVE_INFINITY },
+  )
   const sections = createSaveStateRegistry()
   sections.registerLive(
     'ram',

@@ -44,6 +44,8 @@ export interface RamSaverHooks {
   onSync?(count: number): void
   /** True once the current window's budget is used up. Not asked while the guest is stopped. */
   limited?(): boolean
+  /** How long one pass may take before its section ends, ms. Default 50. */
+  readonly passMs?: number
   /** Asked between batches of pages; throws when the migration is to be given up. */
   check?(): void
 }
@@ -129,7 +131,11 @@ export class RamSaver {
 
   /** One pass. @returns true when no page is dirty as far as known */
   async iterate(f: QEMUFileWriter): Promise<boolean> {
-    const finished = await this.#send(f, performance.now() + PASS_MS, () => this.#hooks.limited?.() ?? false)
+    const finished = await this.#send(
+      f,
+      performance.now() + (this.#hooks.passMs ?? PASS_MS),
+      () => this.#hooks.limited?.() ?? false,
+    )
     this.#endOfSection(f)
     return finished
   }
