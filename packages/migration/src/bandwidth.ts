@@ -9,6 +9,8 @@ export class Bandwidth {
   perMs = 0
   #windowBegan = 0
   #windowBase = 0
+  /** What earlier windows sent over their share: the channel takes batches, and a batch does not end where a share does. */
+  #debt = 0
   #bytes: () => number
 
   /** @param bytes all bytes accepted so far */
@@ -18,13 +20,22 @@ export class Bandwidth {
   }
 
   restart(): void {
+    this.#debt = 0
+    this.#begin()
+  }
+
+  #begin(): void {
     this.#windowBegan = performance.now()
     this.#windowBase = this.#bytes()
   }
 
   /** True while the current window's share is used up. */
   get exceeded(): boolean {
-    return this.limit > 0 && this.#bytes() - this.#windowBase >= (this.limit * WINDOW_MS) / 1000
+    return this.limit > 0 && this.#bytes() - this.#windowBase + this.#debt >= this.#share
+  }
+
+  get #share(): number {
+    return (this.limit * WINDOW_MS) / 1000
   }
 
   /** ms until the current window ends. */
@@ -45,7 +56,8 @@ export class Bandwidth {
     if (ms < WINDOW_MS) return undefined
     const bytes = this.#bytes() - this.#windowBase
     this.perMs = bytes / ms
-    this.restart()
+    this.#debt = this.limit > 0 ? Math.max(0, this.#debt + bytes - (this.limit * ms) / 1000) : 0
+    this.#begin()
     return { bytes, ms }
   }
 }
