@@ -116,6 +116,7 @@ it('exports these values', () => {
     'saveConfiguration',
     'setGlobalRunState',
     'silentLogger',
+    'singleChannelListener',
     'stateless',
     'struct',
     'structArray',

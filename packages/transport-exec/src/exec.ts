@@ -8,6 +8,7 @@ import {
   type ChannelFeature,
   defineTransport,
   type Logger,
+  singleChannelListener,
   type Transport,
   type TransportContext,
   UnsupportedFeatureError,
@@ -45,26 +46,7 @@ export function exec(options: ExecOptions = {}): Transport<string> {
     connect: (command, context) => start(command, graceMs, context),
     async listen(command, context) {
       // Started at once, as a listener is: the command may be one that waits for a connection.
-      let waiting: Channel | undefined = await start(command, graceMs, context)
-      const disposed = Promise.withResolvers<void>()
-      const dispose = async (): Promise<void> => {
-        context.signal.removeEventListener('abort', dispose)
-        disposed.resolve()
-        const unused = waiting
-        waiting = undefined
-        await unused?.close(new ChannelClosedError('the listener was closed'))
-      }
-      context.signal.addEventListener('abort', dispose)
-      return {
-        address: command,
-        async *[Symbol.asyncIterator]() {
-          const only = waiting
-          waiting = undefined
-          if (only) yield only
-          await disposed.promise
-        },
-        [Symbol.asyncDispose]: dispose,
-      }
+      return singleChannelListener(command, await start(command, graceMs, context), context.signal)
     },
   })
 }

@@ -6,6 +6,7 @@ import {
   ChannelClosedError,
   type ChannelFeature,
   defineTransport,
+  singleChannelListener,
   type Transport,
   UnsupportedFeatureError,
 } from '@ferryvm/core'
@@ -34,26 +35,7 @@ export function fd(): Transport<number> {
     },
     async listen(number, { signal }) {
       signal.throwIfAborted()
-      let waiting: Channel | undefined = open(number, 'read')
-      const disposed = Promise.withResolvers<void>()
-      const dispose = async (): Promise<void> => {
-        signal.removeEventListener('abort', dispose)
-        disposed.resolve()
-        const unused = waiting
-        waiting = undefined
-        await unused?.close()
-      }
-      signal.addEventListener('abort', dispose)
-      return {
-        address: number,
-        async *[Symbol.asyncIterator]() {
-          const only = waiting
-          waiting = undefined
-          if (only) yield only
-          await disposed.promise
-        },
-        [Symbol.asyncDispose]: dispose,
-      }
+      return singleChannelListener(number, open(number, 'read'), signal)
     },
   })
 }

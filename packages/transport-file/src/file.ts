@@ -6,6 +6,7 @@ import {
   type ChannelFeature,
   defineTransport,
   type Listener,
+  singleChannelListener,
   type Transport,
   type TransportContext,
   UnsupportedFeatureError,
@@ -35,26 +36,7 @@ export function file(): Transport<FileAddress> {
 
 async function openListener(address: FileAddress, context: TransportContext): Promise<Listener<FileAddress>> {
   context.signal.throwIfAborted()
-  let waiting: Channel | undefined = new FileReader(await openForReading(address), address)
-  const disposed = Promise.withResolvers<void>()
-  const dispose = async (): Promise<void> => {
-    context.signal.removeEventListener('abort', dispose)
-    disposed.resolve()
-    const unused = waiting
-    waiting = undefined
-    await unused?.close()
-  }
-  context.signal.addEventListener('abort', dispose)
-  return {
-    address,
-    async *[Symbol.asyncIterator]() {
-      const only = waiting
-      waiting = undefined
-      if (only) yield only
-      await disposed.promise
-    },
-    [Symbol.asyncDispose]: dispose,
-  }
+  return singleChannelListener(address, new FileReader(await openForReading(address), address), context.signal)
 }
 
 /** What is before the offset stays (a header of somebody's format), what is behind it goes. */
