@@ -1,5 +1,13 @@
+import { setFlagsFromString } from 'node:v8'
 import { Worker } from 'node:worker_threads'
 import type { HartMessage, StartMessage } from './start-message.ts'
+
+/**
+ * V8 frees single wasm functions that a better tier replaced, wrappers of imports among them, which all threads of a process
+ * share. When threads come and go that can free a wrapper twice, which ends the process. Modules are still freed as a
+ * whole. See docs/decisions/2026-11-28-no-wasm-code-gc.md.
+ */
+setFlagsFromString('--no-wasm-code-gc')
 
 /** The thread of one hart. */
 export interface HartThread {
