@@ -142,16 +142,16 @@ export const bufferReader = (bytes: Uint8Array, position = 0): QEMUFileReader =>
   new BufferedReader(undefined, bytes, bytes.length, position)
 
 /**
- * Runs a load coroutine: whenever it yields n, waits until n bytes are available or the stream has ended. Returns
- * without a promise when everything was here already.
+ * Runs a load coroutine: whenever it yields n, waits until n bytes are available or the stream has ended; whenever it yields
+ * a promise, waits for that. Returns without a promise when everything was here already.
  */
-export function drive<T>(reader: QEMUFileReader, coroutine: Generator<number, T>): T | Promise<T> {
+export function drive<T>(reader: QEMUFileReader, coroutine: Generator<number | Promise<void>, T>): T | Promise<T> {
   for (;;) {
     const step = coroutine.next()
     if (step.done) return step.value
     let filled: void | Promise<void>
     try {
-      filled = reader.fill(step.value)
+      filled = typeof step.value === 'number' ? reader.fill(step.value) : step.value
     } catch (error) {
       coroutine.throw(error)
       throw error
@@ -162,12 +162,12 @@ export function drive<T>(reader: QEMUFileReader, coroutine: Generator<number, T>
 
 async function driveLater<T>(
   reader: QEMUFileReader,
-  coroutine: Generator<number, T>,
+  coroutine: Generator<number | Promise<void>, T>,
   first: Promise<void>,
 ): Promise<T> {
   let waiting: void | Promise<void> = first
   for (;;) {
-    let step: IteratorResult<number, T>
+    let step: IteratorResult<number | Promise<void>, T>
     try {
       if (waiting !== undefined) await waiting
       step = coroutine.next()
@@ -176,6 +176,6 @@ async function driveLater<T>(
       step = coroutine.throw(error)
     }
     if (step.done) return step.value
-    waiting = reader.fill(step.value)
+    waiting = typeof step.value === 'number' ? reader.fill(step.value) : step.value
   }
 }

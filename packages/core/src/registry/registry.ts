@@ -32,7 +32,8 @@ export interface SaveVmHandlers {
   saveLiveIterate(f: QEMUFileWriter): boolean | Promise<boolean>
   saveLiveCompletePrecopy(f: QEMUFileWriter): void | Promise<void>
   saveLiveCompletePostcopy?(f: QEMUFileWriter): void | Promise<void>
-  loadState(f: QEMUFileReader, version: number): Generator<number, void>
+  /** Yields how many bytes it needs next, or what it waits for beside the stream. */
+  loadState(f: QEMUFileReader, version: number): Generator<number | Promise<void>, void>
   saveCleanup?(): void
 }
 

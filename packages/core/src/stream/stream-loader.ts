@@ -227,23 +227,25 @@ export class StreamLoader {
     if (vmstate.postLoad) this.#order.hold(entry, offset, () => vmstate.postLoad!(state, version))
   }
 
-  /** Runs a load coroutine: it yields how many bytes it needs before it can go on. */
-  async #drive(load: Generator<number, void>, wrap = <T>(run: () => T): T => run()): Promise<void> {
+  /** Runs a load coroutine: it yields how many bytes it needs before it can go on, or a promise. */
+  async #drive(load: Generator<number | Promise<void>, void>, wrap = <T>(run: () => T): T => run()): Promise<void> {
     const f = this.#f
     const next = () => wrap(() => load.next())
     let step = next()
     for (let ended = false; !step.done; step = next()) {
-      if (step.value > f.available) {
-        if (ended) throw new StreamTruncatedError(f.position, step.value, f.available)
+      const wanted = step.value
+      if (typeof wanted !== 'number') await wanted
+      else if (wanted > f.available) {
+        if (ended) throw new StreamTruncatedError(f.position, wanted, f.available)
         try {
-          const more = f.fill(step.value)
+          const more = f.fill(wanted)
           if (more) await more
         } catch (error) {
           load.throw(error) // it knows which of its rows was being read
           throw error
         }
         // It gets one more turn for the same reason; then it must not ask again.
-        ended = step.value > f.available
+        ended = wanted > f.available
       }
       const turn = this.#turn()
       if (turn) await turn

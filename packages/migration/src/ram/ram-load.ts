@@ -1,25 +1,17 @@
-import { type GuestMemory, type QEMUFileReader, type RamBlock, StreamFormatError } from '@ferryvm/core'
+import type { GuestMemory, QEMUFileReader, RamBlock } from '@ferryvm/core'
+import type { PageDecoder, PageRecord, RamLoadSession } from './page-decoding.ts'
+import { plainPageDecoders } from './plain-pages.ts'
+import { RamLoadError } from './ram-load-error.ts'
 import {
   flagNames,
   RAM_CONTINUE,
   RAM_EOS,
   RAM_FLAGS_MASK,
   RAM_MEM_SIZE,
-  RAM_PAGE,
+  RAM_MULTIFD_FLUSH,
   RAM_SECTION_VERSION,
-  RAM_ZERO,
 } from './ram-records.ts'
 import { createZeroPageTest, type IsZeroPage } from './zero-page.ts'
-
-/** The RAM section is broken or does not fit this machine's memory. `block` is the block in question, if one was named. */
-export class RamLoadError extends StreamFormatError {
-  override readonly code = 'FERRY_RAM_LOAD'
-  readonly block: string
-  constructor(block: string, message: string, offset: number) {
-    super(offset, block === '' ? message : `${block}: ${message}`)
-    this.block = block
-  }
-}
 
 /** Pages between two looks at the clock while loading; a page takes well under a microsecond. */
 const PAGES_PER_YIELD = 256
@@ -34,19 +26,33 @@ export interface RamLoadStats {
 export class RamLoader {
   readonly stats: RamLoadStats = { zeroPages: 0, normalPages: 0 }
   readonly #blocks: () => readonly RamBlock[]
-  readonly #isZero: IsZeroPage
+  readonly #plain: readonly PageDecoder[]
+  #session: RamLoadSession = {}
+  #decoders = new Map<number, PageDecoder>()
   #byName = new Map<string, RamBlock>()
   #last: RamBlock | undefined
   readonly #name = new Uint8Array(255)
-  readonly #decoder = new TextDecoder()
+  readonly #text = new TextDecoder()
+  /** Of the page being read; one object for all, as there are millions. */
+  readonly #record: { -readonly [K in keyof PageRecord]: PageRecord[K] } & { at: number }
 
   constructor(memory: GuestMemory, blocks: () => readonly RamBlock[], isZero: IsZeroPage = createZeroPageTest(memory)) {
     this.#blocks = blocks
-    this.#isZero = isZero
+    this.#plain = plainPageDecoders(isZero, this.stats)
+    const record = {
+      block: undefined as unknown as RamBlock,
+      offset: 0,
+      at: 0,
+      fail: (message: string) => new RamLoadError(record.block.idstr, message, record.at),
+    }
+    this.#record = record
   }
 
   /** A new stream begins. */
-  begin(): void {
+  begin(session: RamLoadSession = {}): void {
+    this.#session = session
+    const decoders = [...(session.pagesElsewhere ? [] : this.#plain), ...(session.decoders ?? [])]
+    this.#decoders = new Map(decoders.map((decoder) => [decoder.flag, decoder]))
     this.#last = undefined
     this.#byName = new Map(this.#blocks().map((block) => [block.idstr, block]))
     this.stats.zeroPages = 0
@@ -54,10 +60,11 @@ export class RamLoader {
   }
 
   /** The payload of one START, PART or END. Spec: ram.md sections 1 and 2. */
-  *load(f: QEMUFileReader, version: number): Generator<number, void> {
+  *load(f: QEMUFileReader, version: number): Generator<number | Promise<void>, void> {
     if (version !== RAM_SECTION_VERSION) {
       throw new RamLoadError('', `version ${version} of the section; only ${RAM_SECTION_VERSION} is known`, f.position)
     }
+    const record = this.#record
     for (let pages = 1; ; pages++) {
       if (f.available < 8) yield 8
       const at = f.position
@@ -66,53 +73,56 @@ export class RamLoader {
       const flags = low & RAM_FLAGS_MASK
       // Doubles are exact up to 2^53, which is beyond every bound below.
       const offset = high * 2 ** 32 + ((low & ~RAM_FLAGS_MASK) >>> 0)
-      switch (flags & ~RAM_CONTINUE) {
-        case RAM_EOS:
-          this.#plain(flags, at)
-          return
-        case RAM_MEM_SIZE:
-          this.#plain(flags, at)
-          yield* this.#blockList(f, offset)
-          break
-        case RAM_ZERO:
-        case RAM_PAGE: {
-          if (!(flags & RAM_CONTINUE)) yield* this.#blockName(f, at)
-          const block = this.#last
-          if (!block) throw new RamLoadError('', 'a page continues the previous block, but there was none', at)
-          if (offset >= block.sizeBytes) {
-            throw new RamLoadError(
-              block.idstr,
-              `a page at 0x${offset.toString(16)} of 0x${block.sizeBytes.toString(16)} bytes`,
-              at,
-            )
-          }
-          if (flags & RAM_ZERO) {
-            if (f.available < 1) yield 1
-            const fill = f.getByte()
-            // Known senders write 0 only; the older one would fill the page with anything, the newer one refuses.
-            if (fill !== 0) throw new RamLoadError(block.idstr, `a zero page is filled with 0x${fill.toString(16)}`, at)
-            if (!this.#isZero(block.offset + offset)) block.bytes.fill(0, offset, offset + block.pageBytes)
-            this.stats.zeroPages++
-          } else {
-            if (f.available < block.pageBytes) yield block.pageBytes
-            f.getBuffer(block.bytes.subarray(offset, offset + block.pageBytes))
-            this.stats.normalPages++
-          }
-          if (pages % PAGES_PER_YIELD === 0) yield 0
-          break
-        }
-        default:
-          throw new RamLoadError(
-            '',
-            `a record of kind ${flagNames(flags)} (0x${flags.toString(16)}) is not expected here`,
-            at,
-          )
+      const decoder = this.#decoders.get(flags & ~RAM_CONTINUE)
+      if (!decoder) {
+        const done = yield* this.#marker(f, flags, offset, at)
+        if (done) return
+        continue
       }
+      if (!(flags & RAM_CONTINUE)) yield* this.#blockName(f, at)
+      const block = this.#last
+      if (!block) throw new RamLoadError('', 'a page continues the previous block, but there was none', at)
+      if (offset >= block.sizeBytes) {
+        const where = `a page at 0x${offset.toString(16)} of 0x${block.sizeBytes.toString(16)} bytes`
+        throw new RamLoadError(block.idstr, where, at)
+      }
+      record.block = block
+      record.offset = offset
+      record.at = at
+      if (f.available < decoder.headerBytes) yield decoder.headerBytes
+      const bytes = decoder.payloadBytes(f, record)
+      if (f.available < bytes) yield bytes
+      decoder.decode(f, bytes, record)
+      if (pages % PAGES_PER_YIELD === 0) yield 0
     }
   }
 
-  #plain(flags: number, at: number): void {
-    if (flags & RAM_CONTINUE) throw new RamLoadError('', `${flagNames(flags)} is no valid combination`, at)
+  /** A record without a page. @returns whether it was the last one */
+  *#marker(f: QEMUFileReader, flags: number, offset: number, at: number): Generator<number | Promise<void>, boolean> {
+    const session = this.#session
+    const plain = () => {
+      if (flags & RAM_CONTINUE) throw new RamLoadError('', `${flagNames(flags)} is no valid combination`, at)
+    }
+    switch (flags & ~RAM_CONTINUE) {
+      case RAM_EOS: {
+        plain()
+        const pending = session.sectionEnds?.()
+        if (pending) yield pending
+        return true
+      }
+      case RAM_MEM_SIZE:
+        plain()
+        yield* this.#blockList(f, offset)
+        return false
+      case RAM_MULTIFD_FLUSH:
+        if (session.flush) {
+          plain()
+          yield session.flush()
+          return false
+        }
+    }
+    const what = `a record of kind ${flagNames(flags)} (0x${flags.toString(16)}) is not expected here`
+    throw new RamLoadError('', what, at)
   }
 
   *#blockName(f: QEMUFileReader, at: number): Generator<number, string> {
@@ -121,7 +131,7 @@ export class RamLoader {
     if (f.available < length) yield length
     const bytes = this.#name.subarray(0, length)
     f.getBuffer(bytes)
-    const name = this.#decoder.decode(bytes)
+    const name = this.#text.decode(bytes)
     const block = this.#byName.get(name)
     // biome-ignore lint/suspicious/noControlCharactersInRegex: names from the wire are shown without them
     const shown = name.replace(/[\u0000-\u001f\u007f-\u009f\ufffd]/g, '?')
@@ -130,8 +140,9 @@ export class RamLoader {
     return name
   }
 
-  *#blockList(f: QEMUFileReader, totalBytes: number): Generator<number, void> {
+  *#blockList(f: QEMUFileReader, totalBytes: number): Generator<number | Promise<void>, void> {
     const seen = new Set<RamBlock>()
+    const record = this.#record
     for (let left = totalBytes; left > 0; ) {
       const at = f.position
       const name = yield* this.#blockName(f, at)
@@ -147,6 +158,14 @@ export class RamLoader {
       }
       if (seen.has(block)) throw new RamLoadError(name, 'the sender lists it twice', at)
       seen.add(block)
+      for (const field of this.#session.blockFields ?? []) {
+        if (f.available < field.bytes) yield field.bytes
+        record.block = block
+        record.offset = 0
+        record.at = f.position
+        const pending = field.load(f, record)
+        if (pending) yield pending
+      }
       block.onReceived?.()
       left -= block.sizeBytes
       if (left < 0) throw new RamLoadError(name, 'the listed blocks are larger than the announced total', at)

@@ -1,5 +1,7 @@
 import { type GuestMemory, nextTurn, PAGE_BYTES, type QEMUFileWriter, type RamBlock } from '@ferryvm/core'
-import { RAM_CONTINUE, RAM_EOS, RAM_MEM_SIZE, RAM_PAGE, RAM_ZERO } from './ram-records.ts'
+import { pageEncoders } from './encodings.ts'
+import { type PageEncoder, RamRecordWriter, type RamSaveSession } from './page-encoding.ts'
+import { RAM_EOS, RAM_MEM_SIZE } from './ram-records.ts'
 import { createZeroPageTest, type IsZeroPage } from './zero-page.ts'
 
 /** Work on the device thread between two turns of the event loop: harts wait that long for a device access at worst. */
@@ -33,7 +35,6 @@ export interface RamSaveStats {
 
 interface TrackedBlock {
   readonly block: RamBlock
-  readonly name: string
   readonly pages: number
   /** One bit per page, bit 0 of word 0 first. */
   readonly dirty: Int32Array
@@ -55,13 +56,14 @@ export class RamSaver {
   readonly stats: RamSaveStats
   readonly #source: RamSource
   readonly #hooks: RamSaverHooks
-  readonly #isZero: IsZeroPage
+  #encoders: readonly PageEncoder[]
+  #out: RamRecordWriter | undefined
+  #completing = false
   #blocks: TrackedBlock[] = []
   #totalBytes = 0
   /** Where the search for dirty pages goes on. */
   #blockIndex = 0
   #page = 0
-  #lastSent: TrackedBlock | undefined
   #turnBegan = 0
   #rateSince = 0
   #rateFresh = 0
@@ -69,8 +71,18 @@ export class RamSaver {
   constructor(source: RamSource, hooks: RamSaverHooks = {}, isZero: IsZeroPage = createZeroPageTest(source.memory)) {
     this.#source = source
     this.#hooks = hooks
-    this.#isZero = isZero
+    this.#encoders = pageEncoders({ isZero })
     this.stats = { zeroPages: 0, normalPages: 0, bytes: 0, syncCount: 0, dirtyPagesRate: 0, dirtyPages: 0 }
+  }
+
+  /** How the next migration's pages travel; without it, as ZERO and PAGE records. In the order in which they are asked. */
+  use(encoders: readonly PageEncoder[]): void {
+    this.#encoders = encoders
+  }
+
+  /** Counters of the encodings for `query-migrate`. */
+  report(info: Record<string, unknown>): void {
+    for (const encoder of this.#encoders) encoder.report?.(info)
   }
 
   /** Of all blocks; stays known after the end. */
@@ -91,25 +103,36 @@ export class RamSaver {
       const pages = block.sizeBytes / PAGE_BYTES
       const dirty = new Int32Array(Math.ceil(pages / 32)).fill(-1)
       if (pages % 32 !== 0) dirty[dirty.length - 1] = (1 << (pages % 32)) - 1
-      return { block, name: block.idstr, pages, dirty }
+      return { block, pages, dirty }
     })
     this.#blockIndex = 0
     this.#page = 0
-    this.#lastSent = undefined
+    this.#completing = false
+    this.#out = new RamRecordWriter(f)
     Object.assign(this.stats, { zeroPages: 0, normalPages: 0, bytes: 0, syncCount: 0, dirtyPagesRate: 0 })
     this.stats.dirtyPages = this.#blocks.reduce((sum, { pages }) => sum + pages, 0)
     this.#source.memory.dirtyLog.enabled = true
     this.#rateSince = performance.now()
     await this.sync()
     this.#rateFresh = 0
+    const saver = this
+    const session: RamSaveSession = {
+      blocks: this.#blocks.map(({ block }) => block),
+      stats: this.stats,
+      get completing() {
+        return saver.#completing
+      },
+    }
+    for (const encoder of this.#encoders) await encoder.begin?.(session)
 
     this.#totalBytes = this.#blocks.reduce((sum, { block }) => sum + block.sizeBytes, 0)
     f.putBe64(BigInt(this.#totalBytes) | BigInt(RAM_MEM_SIZE))
     for (const { block } of this.#blocks) {
       f.putStr8(block.idstr)
       f.putBe64(BigInt(block.sizeBytes))
+      for (const encoder of this.#encoders) await encoder.blockEntry?.(block, f)
     }
-    this.#endOfSection(f)
+    await this.#endOfSection(f, 'start')
   }
 
   /** Moves what was written since the last sync into our bitmaps; afterwards page contents may be read. */
@@ -136,29 +159,32 @@ export class RamSaver {
       performance.now() + (this.#hooks.passMs ?? PASS_MS),
       () => this.#hooks.limited?.() ?? false,
     )
-    this.#endOfSection(f)
+    await this.#endOfSection(f, 'part')
     return finished
   }
 
   /** The guest is stopped: everything that is left, without limits. */
   async complete(f: QEMUFileWriter): Promise<void> {
+    this.#completing = true
     await this.sync()
     await this.#send(f, Number.POSITIVE_INFINITY, () => false)
-    this.#endOfSection(f)
+    await this.#endOfSection(f, 'end')
   }
 
   /** Stops the dirty log and forgets which pages were sent. */
   cleanup(): void {
     this.#source.memory.dirtyLog.enabled = false
     this.#blocks = []
-    this.#lastSent = undefined
+    this.#out = undefined
+    for (const encoder of this.#encoders) encoder.cleanup?.()
   }
 
   async #send(f: QEMUFileWriter, until: number, stop: () => boolean): Promise<boolean> {
     this.#turnBegan = performance.now()
     while (this.stats.dirtyPages > 0) {
       this.#hooks.check?.()
-      const sent = this.#sendSome(f)
+      const some = this.#sendSome()
+      const sent = typeof some === 'boolean' ? some : await some
       if (f.buffered >= FLUSH_BYTES) {
         const pending = f.flush()
         if (pending) await pending
@@ -176,7 +202,7 @@ export class RamSaver {
   }
 
   /** Up to a handful of pages. @returns false when it only searched */
-  #sendSome(f: QEMUFileWriter): boolean {
+  #sendSome(): boolean | Promise<boolean> {
     let sent = 0
     for (let searched = 0; sent < PAGES_PER_LOOK && searched < PAGES_PER_SCAN && this.stats.dirtyPages > 0; ) {
       const tracked = this.#blocks[this.#blockIndex]!
@@ -187,39 +213,46 @@ export class RamSaver {
         this.#page = 0
         this.#blockIndex = (this.#blockIndex + 1) % this.#blocks.length
         searched++
+        const pending = this.#blockIndex === 0 ? this.#wrapped() : undefined
+        if (pending) return pending.then(() => sent > 0)
       } else if (tracked.dirty[page >>> 5]! & (1 << (page & 31))) {
         // The bit goes first: a write from now on sets it again in the log.
         tracked.dirty[page >>> 5]! &= ~(1 << (page & 31))
         this.stats.dirtyPages--
-        this.#sendPage(f, tracked, page)
         this.#page++
         sent++
+        const pending = this.#sendPage(tracked.block, page * PAGE_BYTES)
+        if (pending) return pending.then(() => true)
       }
     }
     return sent > 0
   }
 
-  #sendPage(f: QEMUFileWriter, tracked: TrackedBlock, page: number): void {
-    const { block } = tracked
-    const offset = page * PAGE_BYTES
-    const before = f.position
-    const zero = this.#isZero(block.offset + offset)
-    const flags = (zero ? RAM_ZERO : RAM_PAGE) | (tracked === this.#lastSent ? RAM_CONTINUE : 0)
-    f.putBe32(0) // a block is below 4 GiB
-    f.putBe32(offset + flags)
-    if (tracked !== this.#lastSent) f.putStr8(tracked.name)
-    if (zero) {
-      f.putByte(0)
-      this.stats.zeroPages++
-    } else {
-      f.putBufferAsync(block.bytes.subarray(offset, offset + PAGE_BYTES))
-      this.stats.normalPages++
+  #sendPage(block: RamBlock, offset: number): void | Promise<void> {
+    const out = this.#out!
+    const before = out.f.position
+    for (let i = 0; i < this.#encoders.length; i++) {
+      const taken = this.#encoders[i]!.encode(block, offset, out)
+      if (typeof taken !== 'boolean') return this.#sendPageLater(block, offset, taken, i + 1)
+      if (taken) break
     }
-    this.#lastSent = tracked
-    this.stats.bytes += f.position - before
+    this.stats.bytes += out.f.position - before
   }
 
-  #endOfSection(f: QEMUFileWriter): void {
+  async #sendPageLater(block: RamBlock, offset: number, first: Promise<boolean>, next: number): Promise<void> {
+    let taken = await first
+    for (let i = next; !taken; i++) taken = await this.#encoders[i]!.encode(block, offset, this.#out!)
+  }
+
+  #wrapped(): Promise<void> | undefined {
+    if (!this.#encoders.some(({ wrapped }) => wrapped)) return undefined
+    return (async () => {
+      for (const encoder of this.#encoders) await encoder.wrapped?.(this.#out!)
+    })()
+  }
+
+  async #endOfSection(f: QEMUFileWriter, section: 'start' | 'part' | 'end'): Promise<void> {
+    for (const encoder of this.#encoders) await encoder.sectionEnds?.(section, this.#out!)
     f.putBe64(BigInt(RAM_EOS))
     this.stats.bytes += 8
   }
