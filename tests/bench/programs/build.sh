@@ -7,9 +7,7 @@ objcopy=${OBJCOPY:-riscv64-unknown-elf-objcopy}
 target=${1:-image-data.ts}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-flags="-march=rv64gc -mabi=lp64d -mcmodel=medany -mno-relax -O2 -g0 -std=gnu11 -ffreestanding -nostdlib -fno-builtin
-  -fno-math-errno -fno-pic -fno-common -fno-stack-protector -fno-asynchronous-unwind-tables
-  -fno-tree-loop-distribute-patterns -fno-ident -ffile-prefix-map=$PWD=. -Wall -Wno-main -Wno-parentheses -Werror"
+flags="@flags.txt -ffile-prefix-map=$PWD=."
 objects=
 compile() {
   object="$work/$1.o"
@@ -18,7 +16,7 @@ compile() {
   "$cc" $flags "$@" -c "$source" -o "$object"
   objects="$objects $object"
 }
-for name in integer lists main memory mmio text; do compile $name $name.c; done
+for name in integer lists main memory mix mmio text; do compile $name $name.c; done
 compile nbody nbody.c -ffp-contract=fast
 compile nbody-unfused nbody.c -ffp-contract=off -DUNFUSED
 compile start start.S

@@ -10,7 +10,7 @@ static const struct {
 } programs[] = {
   {"crc", crc},       {"list", list},         {"qsort", quicksort},      {"sieve", sieve},   {"matrix", matrix},
   {"dhry", dhry},     {"state", state},       {"interp", interp},        {"fib", fib},       {"nbody", nbody},
-  {"stream", stream}, {"chase", chase},       {"nbody-unfused", nbody_unfused},
+  {"stream", stream}, {"chase", chase},       {"nbody-unfused", nbody_unfused}, {"mix", mix},
   {"fill", fill},     {"store", store},       {"touch", touch},          {"beat", beat},
   {"mmio-burst", mmio_burst},                 {"mmio-cold", mmio_cold},
 };

@@ -1,0 +1,78 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { scratchFolder, stockQemuCommand, stockQemuMissing } from '../../stock-qemu/stock-qemu.ts'
+import { buildGuestFiles, guestFilesMissing } from './guest-files.ts'
+import { LinuxMachine, ours, stockQemu } from './linux-machine.ts'
+import { measureProgram, ratios, summary } from './measure-programs.ts'
+import { OptionError, parseOptions } from './options.ts'
+import { commandLine, PROGRAMS } from './programs.ts'
+
+const withQemu = stockQemuMissing()
+const missing = withQemu ?? (process.env.FERRY_REQUIRE_QEMU ? undefined : guestFilesMissing())
+
+describe.skipIf(missing)(
+  `the programs of bench cpu${missing ? ` (skipped: ${missing})` : ''}`,
+  { timeout: 240_000 },
+  () => {
+    const scratch = scratchFolder()
+    let emu: LinuxMachine
+    let stock: LinuxMachine
+    beforeAll(async () => {
+      const files = buildGuestFiles(scratch.path)
+      stock = await LinuxMachine.boot(stockQemu(stockQemuCommand), files, scratch.path)
+      emu = await LinuxMachine.boot(ours(), files, scratch.path)
+    }, 240_000)
+    afterAll(async () => {
+      await emu?.[Symbol.asyncDispose]()
+      await stock?.[Symbol.asyncDispose]()
+      scratch.remove()
+    })
+
+    it('build, and compute the same on emu and on stock QEMU', async () => {
+      for (const program of PROGRAMS) {
+        const samples = await measureProgram([emu, stock], program, { repeat: 1, scale: 0.005 })
+        const { median, cpu } = ratios(samples, emu, stock)
+        expect([program.name, median > 0 && Number.isFinite(cpu)]).toEqual([program.name, true])
+        expect(summary([samples], emu, stock)[0]).toContain(`geometric mean of 1 ${program.group} programs`)
+      }
+    })
+
+    it('run in several processes at once', async () => {
+      const [mix] = PROGRAMS
+      const alone = await emu.run(mix.name, commandLine(mix, 1))
+      expect((await emu.run(mix.name, `bench -p 2 ${mix.name} 1`)).checksum).toBe(alone.checksum)
+    })
+
+    it('end with a message that names what failed', async () => {
+      await expect(emu.run('gzip', 'bench -x gzip /none /bin/busybox gzip -c')).rejects.toThrow(/\/none failed/)
+      await expect(emu.run('none', 'bench none 1')).rejects.toThrow(/none failed/)
+    })
+
+    it('have a clock that is held beside the host’s', async () => {
+      expect(await emu.checkClock()).toMatch(/by the guest's clock/)
+    })
+  },
+)
+
+describe('the options of bench cpu', () => {
+  it('choose programs, machines and sections', () => {
+    const options = parseOptions(['--accel', 'interp,jit', '--programs', 'mix,gzip', '--smp', '4', '--scale', '0.5'])!
+    expect(options.accels).toEqual(['interp', 'jit'])
+    expect(options.programs.map((p) => p.name)).toEqual(['mix', 'gzip'])
+    expect([...options.sections]).toEqual(['smp'])
+    expect([options.harts, options.scale, options.repeat]).toEqual([4, 0.5, 3])
+    expect([...parseOptions([])!.sections]).toEqual(['programs', 'boot', 'memory'])
+    expect(parseOptions(['--help'])).toBeUndefined()
+  })
+
+  it.each([
+    ['--programs', 'mix,none', /no such program/],
+    ['--repeat', '0', /--repeat 0/],
+    ['--scale', 'much', /--scale much/],
+    ['--peer', 'bochs', /there is v86/],
+    ['--section', 'all', /there are programs/],
+    ['--fast', '1', /--fast/],
+  ])('refuse %s %s', (option, value, message) => {
+    expect(() => parseOptions([option, value])).toThrow(OptionError)
+    expect(() => parseOptions([option, value])).toThrow(message)
+  })
+})
