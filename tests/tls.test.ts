@@ -10,11 +10,9 @@ import { silentLogger } from '@ferryvm/core'
 import { createGuestMonitor, embeddedGuestImage } from '@ferryvm/embedded-guest'
 import { initTlsFolder } from '@ferryvm/transport-tls/pki'
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { parseKeyvals } from '../apps/emu/src/keyval.ts'
 import { QmpClient } from '../apps/emu/src/qmp-client.ts'
-import { tlsLayers } from '../apps/emu/src/tls-objects.ts'
 import { emu } from './harness/emu.ts'
-import { createTlsFolders, HOST } from './harness/tls-folders.ts'
+import { CLIENT_NAME, createTlsFolders, HOST, KEY_PASSWORD, tlsObjects } from './harness/tls-folders.ts'
 import { createVm, type TestVm } from './harness/vm.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'ferryvm-tls-'))
@@ -30,11 +28,12 @@ beforeEach(() => {
 })
 afterEach(() => Promise.all(vms.map((vm) => vm[Symbol.asyncDispose]())))
 
-/** @param objects values of -object; the parameter tls-creds names the one with id=tls0, if it is there */
-async function machine(...objects: string[]) {
+/** @param objects values of -object; the parameter tls-creds names the one with id=tls0, tls-authz that with id=az0, if it is there */
+async function machine(...given: string[]) {
+  const objects = given.flatMap((text) => text.split(' '))
   const warnings: string[] = []
   const log = { ...silentLogger, warn: (message: string) => void warnings.push(message) }
-  const channelLayers = await tlsLayers(objects.map((object) => parseKeyvals(object, 'type')))
+  const { channelLayers } = await tlsObjects(...objects)
   const vm = await createVm({
     kernel,
     ramBytes: 16 << 20,
@@ -43,6 +42,7 @@ async function machine(...objects: string[]) {
   })
   vms.push(vm)
   if (objects.length > 0) vm.migration.setParameters({ 'tls-creds': 'tls0' })
+  if (objects.some((object) => /,id=az0\b/.test(object))) vm.migration.setParameters({ 'tls-authz': 'az0' })
   return { ...vm, warnings }
 }
 async function runningSource(...objects: string[]) {
@@ -54,6 +54,9 @@ async function runningSource(...objects: string[]) {
 const x509 = (endpoint: string, dir: string, more = '') =>
   `tls-creds-x509,id=tls0,endpoint=${endpoint},dir=${dir}${more}`
 const psk = (endpoint: string, dir: string, more = '') => `tls-creds-psk,id=tls0,endpoint=${endpoint},dir=${dir}${more}`
+
+const password = `secret,id=password,format=base64,data=${Buffer.from(KEY_PASSWORD).toString('base64')}`
+const anon = (endpoint: string) => `tls-creds-anon,id=tls0,endpoint=${endpoint}`
 
 describe('the guest moves over TLS', { timeout: 60_000 }, () => {
   it.each<[string, string, string, Record<string, string>]>([
@@ -73,6 +76,13 @@ describe('the guest moves over TLS', { timeout: 60_000 }, () => {
     ],
     ['x509 with TLS 1.2', x509('client', dirs.good, ',priority=NORMAL:-VERS-TLS1.3'), x509('server', dirs.good), {}],
     ['psk', psk('client', dirs.good), psk('server', dirs.good), {}],
+    ['anon', anon('client'), anon('server'), {}],
+    [
+      'x509, keys with a password, and a client that is allowed by name',
+      `${password} ${x509('client', dirs.encrypted, ',passwordid=password')}`,
+      `${password} authz-simple,id=az0,identity=${CLIENT_NAME} ${x509('server', dirs.encrypted, ',passwordid=password')}`,
+      {},
+    ],
   ])('%s', async (_, client, server, parameters) => {
     const source = await runningSource(client)
     const destination = await machine(server)
@@ -218,6 +228,42 @@ describe('refused, in words on both ends, and the guest runs on', { timeout: 60_
       },
     ],
     [
+      'server certificate of a client',
+      {
+        ...good,
+        server: x509('server', dirs.wrongUsage, ',sanity-check=off'),
+        source: /server's certificate \("localhost"\) was not issued for a TLS server/,
+        destination: refused,
+      },
+    ],
+    [
+      'client certificate of a server',
+      {
+        ...good,
+        client: x509('client', dirs.wrongUsage, ',sanity-check=off'),
+        source: closed,
+        destination: /client's certificate \("swapped"\) was not issued for a TLS client/,
+      },
+    ],
+    [
+      'name not allowed',
+      {
+        ...good,
+        server: `authz-simple,id=az0,identity=CN=other ${good.server}`,
+        source: closed,
+        destination: /the client "CN=source" is not allowed by the authorization object of tls-authz/,
+      },
+    ],
+    [
+      'psk against anon',
+      {
+        client: psk('client', dirs.good),
+        server: anon('server'),
+        source: /no cipher or version in common|closed/,
+        destination: /no cipher/,
+      },
+    ],
+    [
       'wrong psk',
       {
         client: psk('client', dirs.otherPsk),
@@ -281,6 +327,18 @@ describe('refused, in words on both ends, and the guest runs on', { timeout: 60_
     await expect(done).rejects.toThrow()
   })
 
+  it('an authorization object where nobody shows a certificate', async () => {
+    for (const server of [psk('server', dirs.good), x509('server', dirs.good, ',verify-peer=off'), anon('server')]) {
+      const destination = await machine(`authz-simple,id=az0,identity=x ${server}`)
+      await expect(destination.migration.incoming('tcp:127.0.0.1:0')).rejects.toThrow('these credentials ask for none')
+    }
+    const destination = await machine('authz-simple,id=az0,identity=x')
+    destination.migration.setParameters({ 'tls-creds': '' })
+    await expect(destination.migration.incoming('tcp:127.0.0.1:0')).rejects.toThrow('nobody would be checked')
+    destination.migration.setParameters({ 'tls-creds': 'tls0', 'tls-authz': 'az9' })
+    await expect(destination.migration.incoming('tcp:127.0.0.1:0')).rejects.toThrow('tls-creds: there is no object')
+  })
+
   it('no host to compare with, an id that does not exist, an incoming end with client credentials', async () => {
     const source = await runningSource(x509('client', dirs.good))
     const destination = await machine(x509('client', dirs.good))
@@ -300,22 +358,41 @@ describe('refused, in words on both ends, and the guest runs on', { timeout: 60_
   })
 
   it.each([
-    ['tls-creds-anon,id=a,dir=x', /anonymous TLS is not available here/],
-    ['authz-list,id=a', /authorization lists are not available/],
-    ['secret,id=a,data=x', /secret objects are not available/],
-    ['rng-random,id=a', /unknown type \(there are: tls-creds-x509, tls-creds-psk\)/],
+    ['rng-random,id=a', /unknown type \(there are: tls-creds-x509, tls-creds-psk, tls-creds-anon, authz-simple/],
+    ['9lives,id=a', /unknown type/],
+    ['secret,id=9a,data=x', /an id begins with a letter/],
+    ['secret,id=a,data=x,data=y', /"data" is given twice/],
+    ['secret,id=a', /data or file is needed/],
+    ['secret,id=a,data=x,file=y', /data and file exclude each other/],
+    ['secret,id=a,data=!,format=base64', /data is not base64/],
+    ['secret,id=a,data=x,format=hex', /format is raw or base64, not "hex"/],
+    ['secret,id=a,data=AAAA,format=base64,keyid=k', /there is no object with id "k"/],
+    ['secret,id=a,file=/dev/zero', /\/dev\/zero cannot be read: it is no regular file/],
+    ['secret,id=a,file=/', /cannot be read: it is a folder/],
+    ['authz-simple,id=a', /identity is missing/],
+    ['authz-list,id=a,policy=maybe', /policy is deny or allow, not "maybe"/],
+    ['authz-list,id=a,rules.0.match=x', /rules\[0\].policy is "allow" or "deny", not undefined/],
+    ['authz-list,id=a,rules.1.match=x', /numbered 0, 1, 2 …, not 1/],
+    ['{"qom-type":"authz-list","id":"a","rules":[{"match":1,"policy":"deny"}]}', /rules\[0\].match is a string/],
+    ['{"qom-type":"authz-list"', /no JSON/],
+    ['authz-list-file,id=a,filename=/nonexistent', /\/nonexistent cannot be read: it does not exist/],
+    [`authz-list-file,id=a,filename=${join(dirs.good, 'ca-cert.pem')}`, /ca-cert.pem is no JSON/],
+    [`tls-creds-x509,id=a,dir=${dirs.encrypted}`, /client-key.pem is encrypted; give its password in a secret object/],
+    [`tls-creds-x509,id=a,dir=${dirs.good},passwordid=s`, /there is no object with id "s"/],
+    [`tls-creds-x509,id=a,dir=${dirs.wrongUsage}`, /client-cert.pem was issued for a TLS server, not for a client/],
+    [`tls-creds-anon,id=a,priority=NORMAL:-VERS-TLS1.2`, /leaves no cipher that tls-creds-anon can use/],
     ['tls-creds-x509,dir=x', /id= is missing/],
     ['tls-creds-x509,id=a', /dir is missing/],
     ['tls-creds-x509,id=a,dir=/nonexistent', /\/nonexistent\/ca-cert.pem cannot be read: it does not exist/],
     [`tls-creds-x509,id=a,dir=${dirs.good},endpoint=peer`, /endpoint is client or server, not "peer"/],
-    [`tls-creds-x509,id=a,dir=${dirs.good},priority=SECURE256`, /priority "SECURE256": "SECURE256" cannot be mapped/],
+    [`tls-creds-x509,id=a,dir=${dirs.good},priority=SUITEB128`, /priority "SUITEB128": "SUITEB128" cannot be mapped/],
     [`tls-creds-x509,id=a,dir=${dirs.expiredClient}`, /client-cert.pem: the certificate expired on/],
     [`tls-creds-x509,id=a,dir=${dirs.strangeClient}`, /client-cert.pem was not issued by the authority/],
     [`tls-creds-x509,id=a,dir=${dirs.good},colour=red`, /colour is not supported/],
     [`tls-creds-psk,id=a,dir=${dirs.otherUser}`, /has no key of the user "qemu"/],
     [`tls-creds-psk,id=a,dir=${dirs.good},endpoint=server,username=x`, /username is for endpoint=client/],
   ])('-object %s', async (object, message) => {
-    await expect(tlsLayers([parseKeyvals(object, 'type')])).rejects.toThrow(message)
+    await expect(tlsObjects(object)).rejects.toThrow(message)
   })
 })
 
@@ -325,8 +402,8 @@ describe('emu tls init', { timeout: 60_000 }, () => {
     const first = emu(['tls', 'init', dir, '--host', 'node2.example', '--host', '192.0.2.7'])
     expect(await first.exited, first.out.stderr).toMatchObject({ code: 0 })
     expect(first.out.stdout).toContain('tls-creds-x509,id=tls0')
-    await tlsLayers([parseKeyvals(x509('client', dir), 'type')])
-    await tlsLayers([parseKeyvals(x509('server', dir), 'type')])
+    await tlsObjects(x509('client', dir))
+    await tlsObjects(x509('server', dir))
     const before = readFileSync(join(dir, 'ca-cert.pem'), 'utf8')
     const second = emu(['tls', 'init', dir, '--host', 'node2.example'])
     expect(await second.exited).toMatchObject({ code: 1 })
@@ -339,9 +416,10 @@ describe('emu tls init', { timeout: 60_000 }, () => {
     await initTlsFolder(dir, { hosts: ['127.0.0.1'] })
     const start = async (endpoint: string, ...more: string[]) => {
       const qmp = join(root, `${endpoint}.qmp`)
-      const args = ['-m', '32M', '-serial', 'stdio', '-qmp', `unix:${qmp},server=on`, '-object', x509(endpoint, dir)]
+      const args = ['-m', '32M', '-serial', 'stdio', '-qmp', `unix:${qmp},server=on`]
       const child = emu(['run', ...args, ...more])
       const client = await QmpClient.connect(qmp)
+      await client.execute('object-add', { 'qom-type': 'tls-creds-x509', id: 'tls0', endpoint, dir })
       await client.execute('migrate-set-parameters', { 'tls-creds': 'tls0' })
       return { child, client }
     }
@@ -354,7 +432,30 @@ describe('emu tls init', { timeout: 60_000 }, () => {
       await source.client.execute('migrate', { uri: `tcp:127.0.0.1:${info['socket-address'][0].port}` })
       await destination.child.until(/T \d+ .*\s+T \d+ /)
       await expect.poll(() => source.client.execute('query-migrate')).toMatchObject({ status: 'completed' })
-      expect(await source.client.execute('query-migrate-parameters')).toMatchObject({ 'tls-creds': 'tls0' })
+      expect(await source.client.execute('query-migrate-parameters')).toMatchObject({
+        'tls-creds': 'tls0',
+        'tls-hostname': '',
+        'tls-authz': '',
+      })
+      expect(await source.client.execute('qom-list', { path: '/objects' })).toContainEqual({
+        name: 'tls0',
+        type: 'child<tls-creds-x509>',
+      })
+      expect(await source.client.execute('qom-get', { path: '/objects/tls0', property: 'endpoint' })).toBe('client')
+      await expect(source.client.execute('qom-list', { path: '/nowhere' })).rejects.toThrow(
+        "Device '/nowhere' not found",
+      )
+      await source.client.execute('object-del', { id: 'tls0' })
+      await expect(source.client.execute('object-del', { id: 'tls0' })).rejects.toThrow(
+        'there is no object with id "tls0"',
+      )
+      const hmp = (line: string) => source.client.execute('human-monitor-command', { 'command-line': line })
+      expect(await hmp('object_add secret,id=s0,data=x,,y')).toBe('')
+      expect(await hmp('qom-list /objects')).toBe('type (string)\r\ns0 (child<secret>)\r\n')
+      expect(await hmp('qom-get /objects/s0 format')).toBe('"raw"\r\n')
+      expect(await hmp('qom-get /objects/s0 data')).toMatch(/is a secret, which is not shown/)
+      expect(await hmp('object_del s0')).toBe('')
+      expect(await hmp('object_del s0')).toMatch(/^Error: there is no object/)
     } finally {
       for (const { child, client } of [source, destination]) {
         client.close()

@@ -24,8 +24,8 @@ export interface RunOptions {
   /** `driver=…` and its properties, in order. */
   readonly devices: readonly Keyvals[]
   readonly plugins: readonly string[]
-  /** `type=…,id=…` and its properties, in order. */
-  readonly objects: readonly Keyvals[]
+  /** `type,id=…` and properties, or JSON, in order. */
+  readonly objects: readonly string[]
   readonly serial: string
   readonly monitor: string
   readonly qmp: readonly string[]
@@ -60,7 +60,7 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
     .option('--device <spec>', 'DRIVER[,prop=value…]; "help" lists the drivers', collect)
     .option(
       '--object <spec>',
-      'tls-creds-x509|tls-creds-psk,id=I,dir=D[,endpoint=client|server][,verify-peer=off]…',
+      'TYPE,id=I[,property=value…]: tls-creds-x509, tls-creds-psk, tls-creds-anon, authz-simple, authz-list, authz-list-file, secret',
       collect,
     )
     .option('--plugin <module>', 'load a plugin package or file', collect)
@@ -121,7 +121,7 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     drives: (raw.drive ?? []).map(readDrive),
     devices: (raw.device ?? []).map((d: string) => parseKeyvals(d, 'driver')),
     plugins: raw.plugin ?? [],
-    objects: (raw.object ?? []).map((o: string) => parseKeyvals(o, 'type')),
+    objects: raw.object ?? [],
     serial: raw.serial ?? 'mon:stdio',
     monitor: raw.monitor ?? 'none',
     qmp: raw.qmp ?? [],

@@ -6,11 +6,11 @@ import { exec } from '@ferryvm/transport-exec'
 import { fd } from '@ferryvm/transport-fd'
 import { file } from '@ferryvm/transport-file'
 import { tcp, unix } from '@ferryvm/transport-socket'
+import { createTlsObjects, type TlsObjects, tlsChannelLayers } from '@ferryvm/transport-tls/objects'
 import { type Chardev, fileChardev, listen, nullChardev, parseListenAddress, SocketChardev } from './chardev.ts'
 import { type BuiltMachine, buildMachine, driverNames } from './machine-options.ts'
 import type { RunOptions } from './run-options.ts'
 import { Terminal } from './terminal.ts'
-import { tlsLayers } from './tls-objects.ts'
 import { UsageError } from './usage-error.ts'
 
 /** `emu run`: builds the machine, connects consoles and monitors, and runs until it is quit. */
@@ -21,7 +21,7 @@ export async function run(options: RunOptions): Promise<void> {
   }
   const ended = Promise.withResolvers<number>()
   const log = stderrLogger()
-  const channelLayers = await tlsLayers(options.objects)
+  const objects = await makeObjects(options.objects)
   const { serial, terminal } = await openSerial(options, () => ended.resolve(0))
   let built: BuiltMachine
   try {
@@ -36,7 +36,7 @@ export async function run(options: RunOptions): Promise<void> {
     uuid:
       options.uuid === undefined ? undefined : Uint8Array.from(Buffer.from(options.uuid.replaceAll('-', ''), 'hex')),
     transports: [tcp(), unix(), exec(), fd(), file(), ...plugins.flatMap((p) => p.transports ?? [])],
-    channelLayers,
+    channelLayers: tlsChannelLayers(objects),
     log,
   })
   machine.on('shutdown', ({ exitCode }) => ended.resolve(exitCode))
@@ -49,7 +49,7 @@ export async function run(options: RunOptions): Promise<void> {
 
   const closers: (() => Promise<void>)[] = []
   try {
-    closers.push(...(await openMonitors(options, built, migration, terminal)))
+    closers.push(...(await openMonitors(options, built, migration, objects, terminal)))
     await begin(options, machine, migration, ended)
     process.exitCode = await ended.promise
   } finally {
@@ -58,6 +58,13 @@ export async function run(options: RunOptions): Promise<void> {
     await migration[Symbol.asyncDispose]()
     await machine[Symbol.asyncDispose]()
   }
+}
+
+/** Those of `-object`, in their order: one may refer to one before it. @throws UserObjectError */
+async function makeObjects(texts: readonly string[]): Promise<TlsObjects> {
+  const objects = createTlsObjects()
+  for (const text of texts) await objects.addText(text)
+  return objects
 }
 
 /** Starts the guest, or waits for one. */
@@ -93,10 +100,12 @@ async function openMonitors(
   options: RunOptions,
   { machine, drives }: BuiltMachine,
   migration: Migration,
+  objects: TlsObjects,
   terminal: Terminal | undefined,
 ): Promise<(() => Promise<void>)[]> {
   const blocks = [...drives].map(([device, { file, backend }]) => ({ device, file, readOnly: backend.readOnly }))
-  const monitor = createMonitor({ machine, migration, name: options.name, uuid: options.uuid, blocks: () => blocks })
+  const { name, uuid } = options
+  const monitor = createMonitor({ machine, migration, name, uuid, blocks: () => blocks, objects })
   terminal?.connectMonitor(monitor.banner, (line) => monitor.executeHmp(line))
   const closers: (() => Promise<void>)[] = []
   for (const where of options.qmp) {

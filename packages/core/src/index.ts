@@ -86,6 +86,7 @@ export {
   type RamBlockOptions,
 } from './memory/guest-memory.ts'
 export { PhysicalMap, type RamMapping, type RamMode } from './memory/physical-map.ts'
+export type { UserObjectProperty, UserObjects } from './object/user-objects.ts'
 export type { QEMUFileReader, QEMUFileWriter } from './qemufile/qemufile.ts'
 export { bufferReader, createQEMUFileReader, drive } from './qemufile/qemufile-reader.ts'
 export { bufferWriter, createQEMUFileWriter } from './qemufile/qemufile-writer.ts'

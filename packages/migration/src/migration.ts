@@ -44,8 +44,8 @@ export interface MigrationOptions {
    */
   readonly confirmCompletion?: boolean
   /**
-   * What wraps every channel of a migration, asked when one begins: TLS, if the parameters `tls-creds` and `tls-hostname`
-   * say so. Whatever it throws fails that migration before a connection is made. Without it those parameters are refused.
+   * What wraps every channel of a migration, asked when one begins: TLS, if the parameters `tls-creds`, `tls-hostname`
+   * and `tls-authz` say so. Whatever it throws fails that migration before a connection is made. Without it those parameters are refused.
    */
   readonly channelLayers?: (request: ChannelLayerRequest) => readonly ChannelLayer[]
 }

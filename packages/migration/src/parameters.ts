@@ -52,7 +52,7 @@ export const PARAMETERS = {
   'multifd-qatzip-level': { kind: int(1, 9), default: 1 },
   'xbzrle-cache-size': { kind: size(MAX_SIZE, 4096), default: 64 * MIB, unit: 'bytes' },
   'max-postcopy-bandwidth': { kind: size(), default: 0, unit: 'bytes/second' },
-  'tls-authz': { kind: { type: 'string' }, default: '' },
+  'tls-authz': { kind: { type: 'string' }, default: '', implemented: 'with-layers' },
   'x-vcpu-dirty-limit-period': { kind: int(1, 1000), default: 1000, unit: 'ms' },
   'vcpu-dirty-limit': { kind: size(MAX_SIZE, 1), default: 1, unit: 'MB/s' },
   mode: { kind: { type: 'enum', values: ['normal', 'cpr-reboot', 'cpr-transfer'] }, default: 'normal' },

@@ -1,4 +1,4 @@
-import type { Machine } from '@ferryvm/core'
+import type { Machine, UserObjects } from '@ferryvm/core'
 import type { Migration } from '@ferryvm/migration'
 
 /** One drive, for `query-block` and `info block`. */
@@ -31,6 +31,8 @@ export interface MonitorOptions {
   readonly uuid?: string
   readonly blocks?: () => readonly BlockInfo[]
   readonly chardevs?: () => readonly ChardevInfo[]
+  /** Without it there are none, and none can be made. */
+  readonly objects?: UserObjects
   /** Clients decide by it what the protocol can do; the default is the version whose protocol this is. */
   readonly version?: MonitorVersion
   /**
@@ -49,6 +51,7 @@ export interface MonitorContext {
   readonly version: MonitorVersion
   blocks(): readonly BlockInfo[]
   chardevs(): readonly ChardevInfo[]
+  readonly objects: UserObjects | undefined
   incomingFailed(error: Error): void
   executeHmp(line: string): Promise<string>
 }

@@ -39,6 +39,7 @@ export function createMonitor(options: MonitorOptions): Monitor {
     version: options.version ?? VERSION,
     blocks: options.blocks ?? (() => []),
     chardevs: options.chardevs ?? (() => []),
+    objects: options.objects,
     incomingFailed:
       options.onIncomingFailed ??
       ((error) => {

@@ -21,16 +21,43 @@ export function parseCertificates(pem: string, path: string): X509Certificate[] 
 }
 
 /** @throws TlsCredentialsError the key is no key, or that of another certificate */
-export function checkKeyPair(certificate: X509Certificate, path: string, key: string, keyPath: string): void {
+export function checkKeyPair(
+  certificate: X509Certificate,
+  path: string,
+  key: string,
+  keyPath: string,
+  passphrase?: string,
+): void {
   let parsed: KeyObject
   try {
-    parsed = createPrivateKey(key)
+    parsed = createPrivateKey({ key, ...(passphrase !== undefined && { passphrase }) })
   } catch (cause) {
-    throw new TlsCredentialsError(`${keyPath} is no private key in PEM form without a password`, { cause })
+    const encrypted = /-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED/m.test(key)
+    if (!encrypted) throw new TlsCredentialsError(`${keyPath} is no private key in PEM form`, { cause })
+    throw new TlsCredentialsError(
+      passphrase === undefined
+        ? `${keyPath} is encrypted; give its password in a secret object, and passwordid= with the id of that`
+        : `${keyPath}: the password of passwordid does not open it`,
+      { cause },
+    )
   }
   if (!certificate.checkPrivateKey(parsed)) {
     throw new TlsCredentialsError(`${keyPath} is not the key of the certificate in ${path}`)
   }
+}
+
+const PURPOSES = { server: '1.3.6.1.5.5.7.3.1', client: '1.3.6.1.5.5.7.3.2' } as const
+
+/** @throws TlsCredentialsError the certificate may be used for certain things, and this end is none of them */
+export function checkPurpose({ keyUsage }: X509Certificate, path: string, endpoint: 'client' | 'server'): void {
+  // What Node calls keyUsage is the extended one; without it every use is fine.
+  if (keyUsage === undefined || keyUsage.length === 0 || keyUsage.includes(PURPOSES[endpoint])) return
+  const other = endpoint === 'client' ? 'server' : 'client'
+  throw new TlsCredentialsError(
+    keyUsage.includes(PURPOSES[other])
+      ? `${path} was issued for a TLS ${other}, not for a ${endpoint}; issue one whose extended key usage names it`
+      : `${path} was not issued for TLS; issue one whose extended key usage names a TLS ${endpoint}`,
+  )
 }
 
 /**

@@ -16,3 +16,8 @@ export class TlsHandshakeError extends FerryError {
     this.reason = typeof reason === 'string' ? reason : undefined
   }
 }
+
+/** An object of `-object`, `object-add` or `object-del` is not to be had: no such type, property or id. Nothing was changed. */
+export class UserObjectError extends FerryError {
+  readonly code = 'FERRY_USER_OBJECT'
+}

@@ -6,7 +6,11 @@ it('has these public names', () => {
   expect(Object.keys(index).sort()).toEqual([
     'TlsCredentialsError',
     'TlsHandshakeError',
+    'UserObjectError',
     'credentialsFor',
+    'exactly',
+    'listed',
+    'listedInFile',
     'loadTlsCredentials',
     'tls',
   ])

@@ -11,7 +11,10 @@
  * ```
  */
 
+export type { Authorization, AuthorizationList, AuthorizationRule } from './authz/authorization.ts'
+export { exactly, listed, listedInFile } from './authz/authorization.ts'
 export type {
+  TlsAnonOptions,
   TlsCredentials,
   TlsCredentialsOptions,
   TlsEndpoint,
@@ -19,6 +22,6 @@ export type {
   TlsX509Options,
 } from './credentials.ts'
 export { loadTlsCredentials } from './credentials.ts'
-export { TlsCredentialsError, TlsHandshakeError } from './errors.ts'
+export { TlsCredentialsError, TlsHandshakeError, UserObjectError } from './errors.ts'
 export type { TlsOptions } from './layer.ts'
 export { credentialsFor, tls } from './layer.ts'

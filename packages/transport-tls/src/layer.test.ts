@@ -1,8 +1,9 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createChannelPair, silentLogger } from '@ferryvm/core'
+import { createChannelPair, silentLogger, withLayer } from '@ferryvm/core'
 import { afterAll, describe, expect, it } from 'vitest'
+import { loopTransport } from '../../compliance/src/layer/loop-transport.ts'
 import { loadTlsCredentials, tls } from './index.ts'
 import { initTlsFolder } from './pki/index.ts'
 
@@ -28,6 +29,26 @@ describe('a handshake that never ends', () => {
     const wrapping = layer.wrap(channel, role, { signal: controller.signal, log: silentLogger })
     controller.abort(new Error('no more of this'))
     await expect(wrapping).rejects.toThrow('no more of this')
+  })
+})
+
+describe('handshakes side by side', () => {
+  it('clients that say nothing keep nobody else out, and end with the listener', async () => {
+    const transport = loopTransport()
+    const context = { signal: new AbortController().signal, log: silentLogger }
+    const secure = withLayer(transport, tls({ credentials: [client, server], hostname: 'here.example' }))
+    const listener = await secure.listen('a', context)
+    const mute = await Promise.all(Array.from({ length: 15 }, () => transport.connect('a', context)))
+    const accepting = listener[Symbol.asyncIterator]().next()
+    const source = await secure.connect('a', context)
+    const { value: channel } = await accepting
+    await source.write([Uint8Array.of(42)])
+    const into = new Uint8Array(1)
+    expect(await channel.read(into)).toBe(1)
+    expect(into[0]).toBe(42)
+    await listener[Symbol.asyncDispose]()
+    for (const one of mute) await expect(Promise.resolve(one.read(into)).catch(() => 0)).resolves.toBe(0)
+    await Promise.all([source.close(), channel.close()])
   })
 })
 
@@ -91,5 +112,25 @@ describe('files', () => {
     expect(await version('NORMAL:-VERS-TLS1.2')).toBe('TLSv1.3')
     await expect(version('NORMAL:-VERS-ALL')).rejects.toThrow('leaves no version of TLS')
     await expect(version('NORMAL:+ANON-DH')).rejects.toThrow('"+ANON-DH" cannot be mapped')
+  })
+
+  it.each([
+    ['NORMAL', undefined],
+    ['SECURE256', /^TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:(?!.*128)/],
+    ['NORMAL:-AES-128-GCM:-AES-128-CBC:-RSA', /^(?!.*128)(?!.*:AES256-GCM)/],
+    ['PFS', /^(?!.*:AES256-GCM)/],
+    ['NORMAL:-CIPHER-ALL:+CHACHA20-POLY1305', /^TLS_CHACHA20_POLY1305_SHA256(:[A-Z-]+-CHACHA20-POLY1305)+$/],
+  ])('ciphers of priority %s', async (priority, ciphers) => {
+    const { context } = await loadTlsCredentials({ kind: 'x509', dir, priority })
+    if (ciphers) expect(context.ciphers).toMatch(ciphers)
+    else expect(context.ciphers).toBeUndefined()
+  })
+
+  it('a version without a cipher is not offered', async () => {
+    const { context } = await loadTlsCredentials({ kind: 'x509', dir, priority: 'NORMAL:-KX-ALL' })
+    expect(context).toMatchObject({ minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3' })
+    await expect(loadTlsCredentials({ kind: 'anon', priority: 'NORMAL:-CIPHER-ALL' })).rejects.toThrow('no cipher')
+    // QEMU adds these behind whatever the user says.
+    await expect(loadTlsCredentials({ kind: 'anon', priority: 'NORMAL:-ANON-DH' })).rejects.toThrow('cannot be mapped')
   })
 })

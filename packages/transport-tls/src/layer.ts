@@ -3,8 +3,10 @@ import type { Duplex } from 'node:stream'
 import { checkServerIdentity, connect, createServer, type DetailedPeerCertificate, type TLSSocket } from 'node:tls'
 import { type Channel, ChannelClosedError, type ChannelLayer } from '@ferryvm/core'
 import { fromDuplex } from '@ferryvm/core/node'
+import type { Authorization } from './authz/authorization.ts'
 import { toDuplex } from './channel-duplex.ts'
 import type { TlsCredentials, TlsEndpoint } from './credentials.ts'
+import { distinguishedName } from './distinguished-name.ts'
 import { TlsCredentialsError, TlsHandshakeError } from './errors.ts'
 import { RecordTail } from './record-tail.ts'
 import { handshakeError, hostNameError } from './refusal.ts'
@@ -14,6 +16,8 @@ export interface TlsOptions {
   readonly credentials: TlsCredentials | readonly TlsCredentials[]
   /** Client with x509: the name or IP address that the server's certificate must be for. */
   readonly hostname?: string
+  /** Server with x509: which of the clients whose certificate is good may come. Default: all. */
+  readonly authorization?: Authorization
   /** The handshake is over by then or has failed, milliseconds. Default 30000. */
   readonly handshakeTimeoutMs?: number
 }
@@ -23,7 +27,7 @@ export interface TlsOptions {
  * taken as ended: what is inside has an end of its own. Spec: protocol.md section 8.
  */
 export function tls(options: TlsOptions): ChannelLayer {
-  const { hostname, handshakeTimeoutMs = 30_000 } = options
+  const { hostname, authorization, handshakeTimeoutMs = 30_000 } = options
   return {
     name: 'tls',
     async wrap(channel, role, { signal }) {
@@ -33,13 +37,14 @@ export function tls(options: TlsOptions): ChannelLayer {
           "no host name to compare with the server's certificate; set tls-hostname to the name it was issued for",
         )
       }
+      if (authorization && role === 'server') checkNamesAreShown(credentials)
       signal.throwIfAborted()
       const tail = new RecordTail()
       const duplex = toDuplex(channel, (bytes) => tail.push(bytes))
       const start = role === 'client' ? startClient : startServer
       const ended = () => handshakeError({ code: 'ECONNRESET' }, credentials)
       const secure = await handshake(duplex, signal, handshakeTimeoutMs, ended, (done, fail) =>
-        start(duplex, credentials, hostname ?? '', done, fail),
+        start(duplex, credentials, { hostname: hostname ?? '', authorization }, done, fail),
       )
       return new TlsChannel(secure, channel, tail, role)
     },
@@ -63,15 +68,25 @@ export function credentialsFor(
 const needsHostname = ({ kind, endpoint, verifyPeer }: TlsCredentials): boolean =>
   kind === 'x509' && endpoint === 'client' && verifyPeer
 
+/** @throws TlsCredentialsError there would be no name to ask an authorization object for */
+export function checkNamesAreShown(credentials: TlsCredentials): void {
+  if (demandsCertificate(credentials)) return
+  throw new TlsCredentialsError(
+    'an authorization object looks at the names of client certificates, and these credentials ask for none; use tls-creds-x509 with verify-peer=on, or leave tls-authz empty',
+  )
+}
+
+const demandsCertificate = ({ kind, verifyPeer }: TlsCredentials): boolean => kind === 'x509' && verifyPeer
+
 type Start = (
   duplex: Duplex,
   credentials: TlsCredentials,
-  hostname: string,
+  expected: { readonly hostname: string; readonly authorization: Authorization | undefined },
   done: (socket: TLSSocket) => void,
   fail: (error: Error) => void,
 ) => void
 
-const startClient: Start = (duplex, credentials, hostname, done, fail) => {
+const startClient: Start = (duplex, credentials, { hostname }, done, fail) => {
   const { kind, username, keys, context } = credentials
   const socket = connect({
     socket: duplex,
@@ -101,9 +116,9 @@ const startClient: Start = (duplex, credentials, hostname, done, fail) => {
   })
 }
 
-const startServer: Start = (duplex, credentials, _, done, fail) => {
-  const { kind, keys, context, verifyPeer } = credentials
-  const demands = kind === 'x509' && verifyPeer
+const startServer: Start = (duplex, credentials, { authorization }, done, fail) => {
+  const { kind, keys, context } = credentials
+  const demands = demandsCertificate(credentials)
   let unknownUser: string | undefined
   // A server of its own for each connection: it never listens, and is the only documented way to a checked peer.
   const server = createServer({
@@ -132,10 +147,24 @@ const startServer: Start = (duplex, credentials, _, done, fail) => {
   })
   server.once('secureConnection', (socket) => {
     const error = demands ? unverified(socket, credentials, socket.getPeerCertificate(true)) : undefined
-    if (error) fail(error)
+    const refused = error ?? (authorization && unauthorized(socket, authorization))
+    if (refused) fail(refused)
     else done(socket)
   })
   server.emit('connection', duplex)
+}
+
+/** Whoever cannot be decided on may not come. */
+function unauthorized(socket: TLSSocket, authorization: Authorization): Error | undefined {
+  const name = distinguishedName(socket.getPeerX509Certificate()!)
+  try {
+    if (authorization.allows(name)) return undefined
+  } catch (error) {
+    return new TlsHandshakeError(`the client "${name}" cannot be authorized: ${(error as Error).message}`, error)
+  }
+  return new TlsHandshakeError(
+    `the client "${name}" is not allowed by the authorization object of tls-authz; add a rule for that name to it`,
+  )
 }
 
 function unverified(

@@ -51,8 +51,12 @@ const HANDSHAKE_PROBLEMS: readonly (readonly [RegExp, string])[] = [
     "the peer refused this end's certificate; its log says why",
   ],
   [
+    /DH_KEY_TOO_SMALL|TLS_DH_PARAM_SIZE|BAD_DH_VALUE/,
+    "the server's Diffie-Hellman parameters are too weak or no good; remove its dh-params.pem, or make it anew with 2048 bits or more",
+  ],
+  [
     /NO_SHARED_CIPHER|HANDSHAKE_FAILURE|NO_CIPHERS_AVAILABLE|UNSUPPORTED_PROTOCOL|PROTOCOL_VERSION/,
-    'the two ends have no cipher or version in common; use the same kind of credentials (x509 or psk) and priority on both',
+    'the two ends have no cipher or version in common; use the same kind of credentials (x509, psk or anon) and priority on both',
   ],
 ]
 const PSK_PROBLEM =
@@ -68,7 +72,7 @@ export function handshakeError(
   const { code = '', message } = error as { code?: string; message: string }
   const certificate = certificateProblem(code, credentials, peer)
   if (certificate) return new TlsHandshakeError(certificate, error)
-  if (credentials.kind === 'psk' && PSK_PROBLEM.test(code)) {
+  if (credentials.kind === 'psk' && (PSK_PROBLEM.test(code) || /cipher operation failed/.test(message))) {
     return new TlsHandshakeError(
       `the two ends have different keys for this user; make ${credentials.dir}/keys.psk the same on both`,
       error,

@@ -1,6 +1,7 @@
 import { FerryError } from '../errors/ferry-error.ts'
 import type { Channel } from './channel.ts'
-import type { ChannelLayer, Listener, Transport, TransportContext } from './transport.ts'
+import { layeredListener } from './layered-listener.ts'
+import type { ChannelLayer, Transport, TransportContext } from './transport.ts'
 
 /** Checks and freezes. @throws TransportDefinitionError the scheme cannot stand before a colon */
 export function defineTransport<A>(transport: Transport<A>): Transport<A> {
@@ -40,26 +41,11 @@ export function withLayer<A>(transport: Transport<A>, ...layers: readonly Channe
     parseAddress: (text) => transport.parseAddress(text),
     formatAddress: transport.formatAddress && ((address) => transport.formatAddress!(address)),
     connect: async (address, ctx) => wrap(await transport.connect(address, ctx), 'client', ctx),
-    async listen(address, ctx): Promise<Listener<A>> {
-      const listener = await transport.listen(address, ctx)
-      return {
-        address: listener.address,
-        async *[Symbol.asyncIterator]() {
-          for await (const channel of listener) {
-            let wrapped: Channel
-            try {
-              wrapped = await wrap(channel, 'server', ctx)
-            } catch (error) {
-              // One bad client (a failed handshake) must not end the listener.
-              const why = error instanceof Error ? error.message : String(error)
-              ctx.log.warn(`a connection was refused by a channel layer: ${why}`, { error })
-              continue
-            }
-            yield wrapped
-          }
-        },
-        [Symbol.asyncDispose]: () => listener[Symbol.asyncDispose](),
-      }
-    },
+    listen: async (address, ctx) =>
+      layeredListener(
+        await transport.listen(address, ctx),
+        (channel, context) => wrap(channel, 'server', context),
+        ctx,
+      ),
   })
 }

@@ -1,5 +1,6 @@
 import type { MonitorContext } from '../context.ts'
 import { MonitorCommandError } from '../errors.ts'
+import { listPath, objectsOf, propertyAt } from '../object-tree.ts'
 import { cont, migrateIncoming, pmemsave, stop } from '../run-control.ts'
 import { type HmpCommand, onOff, parseNumber, splitWords, wanted } from './hmp-command.ts'
 import { infoCommands } from './info-commands.ts'
@@ -107,6 +108,37 @@ const hmpCommands: readonly HmpCommand[] = [
     help: 'set a parameter of the migration (max-bandwidth in MiB/s unless it has a suffix)',
     run: ({ migration }, words) =>
       void migration.setParameterText(wanted(words, 0, 'parameter').replaceAll('_', '-'), wanted(words, 1, 'value')),
+  },
+  {
+    name: 'object_add',
+    args: 'type,id=ID[,property=value...]',
+    help: 'make an object that others refer to by its id',
+    async run(context, _, rest) {
+      await objectsOf(context).addText(rest.trim())
+      return undefined
+    },
+  },
+  {
+    name: 'object_del',
+    args: 'id',
+    help: 'remove an object',
+    run: (context, words) => void objectsOf(context).remove(wanted(words, 0, 'id')),
+  },
+  {
+    name: 'qom-list',
+    args: 'path',
+    help: 'list what is below / , /objects, /objects/ID, /machine/peripheral',
+    run: (context, words) =>
+      listPath(context, wanted(words, 0, 'path'))
+        .map(({ name, type }) => `${name} (${type})\n`)
+        .join(''),
+  },
+  {
+    name: 'qom-get',
+    args: 'path property',
+    help: 'show a property of an object, as JSON',
+    run: (context, words) =>
+      `${JSON.stringify(propertyAt(context, wanted(words, 0, 'path'), wanted(words, 1, 'property')))}\n`,
   },
   {
     name: 'xp',
