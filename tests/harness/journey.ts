@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { buildLinuxInitramfs, findLinuxGuest } from '../../tooling/guest/linux-guest.ts'
 import { createLinuxWorkloadMonitor, linuxWorkload } from '../../tooling/guest/linux-workload.ts'
-import { createPeer, type MoveTimes, movePeer, type Peer, type PeerBoot, type PeerKind } from './peers.ts'
+import { createPeer, type MoveTimes, movePeer, type Peer, type PeerBoot, type PeerKind, type PostcopyOptions } from './peers.ts'
 import { createDisk } from './vm.ts'
 
 export interface Journey {
@@ -18,6 +18,7 @@ export interface Journey {
   readonly cpu10?: string
   /** False: ours sends timers as they are. */
   readonly timerNudge?: boolean
+  readonly postcopy?: PostcopyOptions
   /** Stock machines have a user network back-end. */
   readonly userNet?: boolean
 }
@@ -39,7 +40,7 @@ let journeys = 0
  * @throws what the guest found, or that it fell silent, or why a machine refused it
  */
 export async function travel(journey: Journey, folder: string): Promise<readonly Hop[]> {
-  const { machines, guest, bus, harts, transport = 'tcp', cpu10, timerNudge, userNet } = journey
+  const { machines, guest, bus, harts, transport = 'tcp', cpu10, timerNudge, userNet, postcopy } = journey
   const linux = findLinuxGuest()!
   const id = ++journeys
   const initrd = join(folder, `initrd-${id}.gz`)
@@ -55,6 +56,7 @@ export async function travel(journey: Journey, folder: string): Promise<readonly
     disk: { path: createDisk(join(folder, `disk-${id}.img`), 4 * 2 ** 20), bus },
     timerNudge,
     userNet,
+    postcopy,
     onOutput: (text) => monitor.push(text),
   }
   const bootOf = (kind: PeerKind): PeerBoot =>

@@ -25,9 +25,17 @@ export interface PeerBoot {
   readonly stockArgs?: readonly string[]
   /** Stock machines have a user network back-end, as they do without -nodefaults: its state is in their streams. */
   readonly userNet?: boolean
+  /** The guest goes before its memory. */
+  readonly postcopy?: PostcopyOptions
   /** See `rv64`; for ours. */
   readonly timerNudge?: boolean
   onOutput(text: string): void
+}
+
+export interface PostcopyOptions {
+  readonly preempt?: boolean
+  /** Bytes per second until the switch, so that something is left for after it. Default 4 MiB. */
+  readonly precopyBandwidth?: number
 }
 
 export interface MoveTimes {
@@ -87,6 +95,10 @@ async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
     onOutput: boot.onOutput,
   })
   let done: Promise<void> | undefined
+  if (boot.postcopy) {
+    vm.migration.setCapabilities(postcopyCapabilities(boot.postcopy))
+    vm.migration.setParameters(precopyLimit(boot.postcopy))
+  }
   return {
     kind,
     type: (text) => vm.type(text),
@@ -99,7 +111,13 @@ async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
       return run.uri
     },
     async send(uri) {
-      await vm.migration.migrate(uri)
+      const { done: sent } = vm.migration.start(uri)
+      if (boot.postcopy) {
+        while (vm.migration.status === 'setup') await delay(1)
+        await delay(SWITCH_AFTER_MS)
+        vm.migration.startPostcopy()
+      }
+      await sent
       const info = vm.migration.info() as any
       return { totalMs: info['total-time'], downtimeMs: info.downtime }
     },
@@ -107,6 +125,13 @@ async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
     [Symbol.asyncDispose]: () => vm[Symbol.asyncDispose](),
   }
 }
+
+/** Long enough for a few pages, and not for all. */
+const SWITCH_AFTER_MS = 300
+
+const postcopyCapabilities = ({ preempt = false }: PostcopyOptions) =>
+  ['postcopy-ram', ...(preempt ? ['postcopy-preempt'] : [])].map((capability) => ({ capability, state: true }))
+const precopyLimit = ({ precopyBandwidth = 4 * 2 ** 20 }: PostcopyOptions) => ({ 'max-bandwidth': precopyBandwidth })
 
 async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder: string): Promise<Peer> {
   const binary = kind === '10.0' ? stockQemu10() : undefined
@@ -131,6 +156,10 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
     (chunk) => boot.onOutput(decoder.decode(chunk, { stream: true })),
     binary,
   )
+  if (boot.postcopy) {
+    await qemu.qmp('migrate-set-capabilities', { capabilities: postcopyCapabilities(boot.postcopy) })
+    await qemu.qmp('migrate-set-parameters', precopyLimit(boot.postcopy))
+  }
   return {
     kind,
     type: (text) => qemu.type(text),
@@ -147,7 +176,13 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
       }
     },
     async send(uri) {
-      await qemu.migrate(uri)
+      const sent = qemu.migrate(uri)
+      if (boot.postcopy) {
+        while ((await qemu.qmp('query-migrate')).status === 'setup') await delay(1)
+        await delay(SWITCH_AFTER_MS)
+        await qemu.qmp('migrate-start-postcopy')
+      }
+      await sent
       const info = await qemu.qmp('query-migrate')
       return { totalMs: info['total-time'], downtimeMs: info.downtime }
     },
@@ -155,7 +190,11 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
       for (;;) {
         const ended = await Promise.race([qemu.exited, qemu.qmp('query-status').catch(() => undefined)])
         if (typeof ended !== 'object') throw new Error(`stock QEMU refused the stream: ${qemu.stderr}`)
-        if (ended.status === 'running') return
+        if (ended.status === 'running') {
+          if (!boot.postcopy || (await qemu.qmp('query-migrate')).status === 'completed') return
+          await delay(2)
+          continue
+        }
         if (ended.status !== 'inmigrate') throw new Error(`the guest arrived and is ${ended.status}`)
         await delay(2)
       }

@@ -18,7 +18,7 @@ export interface VirtProfileFacts {
   readonly fwCfgEarly: boolean
   /** Knows the ACPI tables' RAM blocks and sections, so they may be sent. */
   readonly acpi: boolean
-  readonly stream: Pick<StreamSettings, 'sendSwitchoverStart'>
+  readonly stream: Pick<StreamSettings, 'sendSwitchoverStart' | 'preemptAtSetup'>
 }
 
 export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
@@ -28,7 +28,7 @@ export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
     startsAtEntry: false,
     fwCfgEarly: false,
     acpi: false,
-    stream: { sendSwitchoverStart: false },
+    stream: { sendSwitchoverStart: false, preemptAtSetup: true },
   },
   'qemu-10.0': {
     initrdOffsetBytes: 512 * MiB,
@@ -36,6 +36,6 @@ export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
     startsAtEntry: true,
     fwCfgEarly: true,
     acpi: true,
-    stream: { sendSwitchoverStart: true },
+    stream: { sendSwitchoverStart: true, preemptAtSetup: false },
   },
 }

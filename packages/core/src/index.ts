@@ -85,6 +85,14 @@ export {
   type RamBlock,
   type RamBlockOptions,
 } from './memory/guest-memory.ts'
+export {
+  MissingPages,
+  nowOrWhenPagesArrive,
+  PageMissingError,
+  type PageWaitStats,
+  pageMissingIn,
+  whenPagesArrive,
+} from './memory/missing-pages.ts'
 export { PhysicalMap, type RamMapping, type RamMode } from './memory/physical-map.ts'
 export type { UserObjectProperty, UserObjects } from './object/user-objects.ts'
 export type { QEMUFileReader, QEMUFileWriter } from './qemufile/qemufile.ts'

@@ -12,6 +12,7 @@ import {
   defineDevice,
   type Iommu,
   MigrationPriority,
+  nowOrWhenPagesArrive,
   registersItself,
 } from '@ferryvm/core'
 import { z } from 'zod'
@@ -224,7 +225,7 @@ class IntelIommu implements Device, Iommu, RemappingUnit {
         break
       case R.IQT:
         this.#s.iq_tail = (regs.get32(R.IQT) & 0x7fff0) >> 4
-        this.#processQueue()
+        this.#serveQueue()
         break
       case R.FSTS:
         if (!(regs.get32(R.FSTS) & (R.FSTS_PFO | R.FSTS_PPF | R.FSTS_IQE))) regs.change32(R.FECTL, R.EVENT_PENDING, 0)
@@ -338,13 +339,18 @@ class IntelIommu implements Device, Iommu, RemappingUnit {
       s.iq_size = 2 ** ((this.#regs.get32(R.IQA) & 7) + 8)
       s.qi_enabled = true
       this.#report(R.COMMAND.qie, true)
-      if (s.iq_tail !== 0) this.#processQueue()
+      if (s.iq_tail !== 0) this.#serveQueue()
     } else if (s.iq_head === s.iq_tail && s.iq_last_desc_type === WAIT) {
       this.#regs.set64(R.IQH, 0n)
       s.iq_head = 0
       s.qi_enabled = false
       this.#report(R.COMMAND.qie, false)
     } else this.#log.guestError('intel-iommu: the queue can only be turned off when empty, after a wait descriptor')
+  }
+
+  /** The guest waits for what its descriptors write, not for the register: what is missing may come later. */
+  #serveQueue(): void {
+    nowOrWhenPagesArrive(() => this.#processQueue())
   }
 
   /** Runs inside the write that moved the tail; at most one round, whatever the descriptors write. */
@@ -426,8 +432,9 @@ class IntelIommu implements Device, Iommu, RemappingUnit {
     this.#regs.change32(control, R.EVENT_PENDING, 0)
     const low = this.#regs.get32(address) >>> 0
     const high = this.#regs.get32(address + 4) >>> 0
+    const message = this.#regs.get32(data)
     // Nothing may be there to receive it; then the guest polls.
-    this.#store32(high * 2 ** 32 + low, this.#regs.get32(data))
+    nowOrWhenPagesArrive(() => void this.#store32(high * 2 ** 32 + low, message))
   }
 
   #store32(address: number, value: number): boolean {

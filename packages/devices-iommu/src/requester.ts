@@ -51,6 +51,26 @@ export class Requester implements AddressSpace {
     return this.#access(address, from, true)
   }
 
+  /** Also asks for the tables. What would be a fault is left to the access. */
+  demand(address: number, bytes: number, write: boolean): void {
+    const unit = this.#unit
+    if (!unit.memory.demand) return
+    if (!unit.translating) {
+      unit.memory.demand(address, bytes, write)
+      return
+    }
+    const context = this.#context ?? unit.lookUpContext(this.sourceId)
+    if (isFault(context)) return
+    for (let iova = address, end = address + bytes; iova < end; ) {
+      if (inInterruptWindow(iova)) return
+      const mapping = context.passThrough ? untranslated(iova) : (this.#cached(iova) ?? unit.walk(context, iova, write))
+      if (isFault(mapping)) return
+      const chunk = Math.min(end, mapping.iova + mapping.sizeBytes) - iova
+      unit.memory.demand(mapping.address + (iova - mapping.iova), chunk, write)
+      iova += chunk
+    }
+  }
+
   invalidateContext(scope: ContextScope): void {
     if (contextScopeCovers(scope, this.sourceId)) this.#context = undefined
   }

@@ -59,6 +59,7 @@ export class PciBus implements Bus {
       const dma: AddressSpace = {
         read: (address, into) => (this.#functions[devfn]?.dma ?? memory()).read(address, into),
         write: (address, from) => (this.#functions[devfn]?.dma ?? memory()).write(address, from),
+        demand: (address, bytes, write) => (this.#functions[devfn]?.dma ?? memory()).demand?.(address, bytes, write),
       }
       return { path: slot.address, context: slot, dma, reset }
     }

@@ -5,6 +5,7 @@ import {
   type IrqLine,
   type Logger,
   type MmioRegion,
+  nowOrWhenPagesArrive,
   type PciBarOptions,
   type PciCapabilityOptions,
   type PciFunction,
@@ -72,6 +73,7 @@ export class BusPciFunction implements PciFunction {
     this.dma = {
       read: (address, into) => this.busMaster && host.memory().read(address, into),
       write: (address, from) => this.busMaster && host.memory().write(address, from),
+      demand: (address, bytes, write) => this.busMaster && host.memory().demand?.(address, bytes, write),
     }
     this.state = {
       version_id: 2,
@@ -80,6 +82,11 @@ export class BusPciFunction implements PciFunction {
       acceptConfig: (incoming) => this.space.load(host.address, incoming),
       afterLoad: () => this.#afterLoad(),
     }
+  }
+
+  #sendMessage(address: bigint, data: number): void {
+    if (address < HIGHEST_ADDRESS && dma.store32(this.dma, Number(address), data)) return
+    this.#host.log.guestError('a message-signalled interrupt went nowhere', { device: this.#host.address, address })
   }
 
   get config(): Uint8Array {
@@ -128,14 +135,7 @@ export class BusPciFunction implements PciFunction {
     const control = this.addCapability(MSIX_CAPABILITY, body, { at, writable }) + 3
     const msix = new Msix(vectorCount, {
       control: () => this.space.bytes[control]!,
-      send: (address, data) => {
-        if (address >= HIGHEST_ADDRESS || !dma.store32(this.dma, Number(address), data)) {
-          this.#host.log.guestError('a message-signalled interrupt went nowhere', {
-            device: this.#host.address,
-            address,
-          })
-        }
-      },
+      send: (address, data) => nowOrWhenPagesArrive(() => this.#sendMessage(address, data)),
     })
     this.addBar(bar, { kind: 'memory', sizeBytes: MSIX_BAR_BYTES, region: msix.region })
     this.#msix = { msix, control }

@@ -187,14 +187,20 @@ class FwCfg implements Device {
   #transfer(address: bigint): void {
     const state = this.#state
     const { dma } = this.#ctx
-    state.dma_addr = 0n
     const at = Number(address)
     const command = new DataView(new ArrayBuffer(16))
     const answer = (control: number): void => {
       command.setUint32(0, control)
       dma.write(at, new Uint8Array(command.buffer, 0, 4))
     }
-    if (!Number.isSafeInteger(at) || !dma.read(at, new Uint8Array(command.buffer))) {
+    const readable = Number.isSafeInteger(at) && dma.read(at, new Uint8Array(command.buffer))
+    // The guest's store is made again when a page that this needs has arrived: from here on none may be missing.
+    dma.demand?.(at, 16, true)
+    if (readable && command.getUint32(0) & CONTROL.read) {
+      dma.demand?.(Number(command.getBigUint64(8)), command.getUint32(4), true)
+    }
+    state.dma_addr = 0n
+    if (!readable) {
       answer(CONTROL.error)
       return
     }

@@ -128,6 +128,11 @@ class PflashCfi01 implements Device {
     return `cmd=0x${cmd.toString(16)} cycle=${wcycle} status=0x${status.toString(16)}`
   }
 
+  /** @throws PageMissingError a part of the array is still with the sender of a migration */
+  #demand(offset: number, bytes: number): void {
+    this.#ctx.machine.physical.memory.missing.demand(this.#block.offset + offset, bytes)
+  }
+
   #readArray(): void {
     this.#ctx.state.cmd = 0
     this.#ctx.state.wcycle = 0
@@ -137,7 +142,10 @@ class PflashCfi01 implements Device {
   #read(offset: number, bytes: 1 | 2 | 4): number {
     const { cmd, status } = this.#ctx.state
     let answer: number
-    if (cmd === 0) return loadBytes(this.#block.bytes, offset, bytes)
+    if (cmd === 0) {
+      this.#demand(offset, bytes)
+      return loadBytes(this.#block.bytes, offset, bytes)
+    }
     if (cmd === READ_ID) answer = IDS[Math.floor((offset & 0xff) / BANK_WIDTH)] ?? 0
     else if (cmd === CFI_QUERY) answer = CFI[Math.floor(offset / BANK_WIDTH)] ?? 0
     else answer = status
@@ -148,6 +156,9 @@ class PflashCfi01 implements Device {
   #write(offset: number, bytes: 1 | 2 | 4, value: number): void {
     const s = this.#ctx.state
     const command = value & 0xff
+    // Whatever the command changes is in this sector, or in the block of a buffered write. All of it, or the store comes again.
+    this.#demand(offset - (offset % SECTOR_BYTES), SECTOR_BYTES)
+    if (s.blk_offset !== NO_BLOCK) this.#demand(s.blk_offset, WRITE_BUFFER_BYTES)
     this.#ram.setMode('io')
     if (s.wcycle === 0) this.#command(command, offset)
     else if (s.wcycle === 1) this.#secondCycle(command, offset, bytes, value)

@@ -5,6 +5,7 @@
  */
 import {
   defineDevice,
+  pageMissingIn,
   type QEMUFileReader,
   type QEMUFileWriter,
   registersItself,
@@ -195,9 +196,21 @@ class VirtioBlk implements VirtioModel {
   }
 
   restartParked(): void {
-    const parked = this.#parked
-    this.#parked = []
-    for (const request of parked) this.#start(request)
+    const { epoch } = this.device
+    for (;;) {
+      const request = this.#parked[0]
+      if (!request) return
+      try {
+        request.queue.demand(request.element)
+      } catch (error) {
+        const missing = pageMissingIn(error)
+        if (!missing) throw error
+        void missing.arrived.then(() => this.device.epoch === epoch && this.device.running && this.restartParked())
+        return
+      }
+      this.#parked.shift()
+      this.#start(request)
+    }
   }
 
   save(out: QEMUFileWriter): void {

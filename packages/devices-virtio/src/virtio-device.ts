@@ -4,6 +4,7 @@
  */
 import {
   type DeviceContext,
+  pageMissingIn,
   type QEMUFileReader,
   type QEMUFileWriter,
   type VirtioBackend,
@@ -188,11 +189,23 @@ export class VirtioDevice implements VirtioBackend, VirtqueueHost {
         const [next] = this.#again
         this.#again.delete(next!)
         const vq = this.queues[next!]
-        if (vq?.ready && this.usable && this.started) this.model.process(vq)
+        if (vq?.ready && this.usable && this.started) this.#serve(vq)
       }
     } finally {
       this.#again.clear()
       this.#processing = false
+    }
+  }
+
+  /** A queue whose next request needs memory that has not arrived waits for it; nothing of that request has begun. */
+  #serve(queue: Virtqueue): void {
+    try {
+      this.model.process(queue)
+    } catch (error) {
+      const missing = pageMissingIn(error)
+      if (!missing) throw error
+      const { epoch } = this
+      void missing.arrived.then(() => this.epoch === epoch && this.process(queue.index))
     }
   }
 

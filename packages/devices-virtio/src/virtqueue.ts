@@ -167,10 +167,25 @@ export class Virtqueue implements VirtioQueuePort {
     if (head === undefined) return this.#fail('the avail ring cannot be read')
     const element = this.#walk(head)
     if (!element) return undefined
+    this.demand(element)
     this.lastAvailIdx = (this.lastAvailIdx + 1) & 0xffff
     this.inUse++
     if (this.#notify && this.#eventIdx) this.#setAvailEvent(this.lastAvailIdx)
     return element
+  }
+
+  /**
+   * While guest memory is still arriving: throws PageMissingError unless everything is here that serving and returning this
+   * element touches, so that neither stops halfway.
+   */
+  demand(element: VirtqueueElement): void {
+    const space = this.#host.dma
+    if (!space.demand) return
+    for (const { address, length } of element.out) space.demand(address, length, false)
+    for (const { address, length } of element.in) space.demand(address, length, true)
+    const size = this.#size
+    space.demand(this.#availAt, RING + 2 * size + 2, false)
+    space.demand(this.#usedAt, RING + USED_ELEMENT_BYTES * size + 2, true)
   }
 
   /** Gives an element back. @param written bytes written to its `in` segments, from the start */

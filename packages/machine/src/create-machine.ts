@@ -23,6 +23,7 @@ import {
   type StreamSettings,
   silentLogger,
   VirtualClock,
+  whenPagesArrive,
 } from '@ferryvm/core'
 import type { MachineConfig } from './machine-config.ts'
 import { parseProps } from './parse-props.ts'
@@ -186,6 +187,7 @@ class VirtualMachine implements Machine {
 
   #reset(guest: boolean, reason: string): Promise<void> {
     return this.#exclusive(async () => {
+      await whenPagesArrive(() => this.#demandImages())
       const resume = this.#running
       if (resume) {
         await this.cpu.pause()
@@ -210,6 +212,14 @@ class VirtualMachine implements Machine {
     for (const image of this.#config.images ?? []) {
       const bytes = typeof image.bytes === 'function' ? image.bytes() : image.bytes
       this.#loadImage(image.name, image.at, bytes)
+    }
+  }
+
+  /** What is still on its way would otherwise arrive on top of an image. @throws PageMissingError */
+  #demandImages(): void {
+    if (this.memory.missing.count === 0) return
+    for (const { at, bytes } of this.#config.images ?? []) {
+      this.physical.demand(at, (typeof bytes === 'function' ? bytes() : bytes).length)
     }
   }
 

@@ -33,6 +33,8 @@ export type Capability = (typeof CAPABILITIES)[number]
 const IMPLEMENTED: ReadonlySet<Capability> = new Set([
   'zero-blocks',
   'events',
+  'postcopy-ram',
+  'postcopy-preempt',
   'return-path',
   'pause-before-switchover',
   'late-block-activate',

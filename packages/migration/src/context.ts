@@ -31,7 +31,10 @@ export interface MigrationContext {
   readonly globalState: GlobalState
   /** The running outgoing migration's part of the RAM handler's hooks. */
   outgoing: { limited(): boolean; check(): void } | undefined
+  status(): MigrationStatus
   setStatus(status: MigrationStatus): void
+  /** Keeps an error for `query-migrate`, of a migration that goes on. */
+  note(error: unknown): void
   fail(error: unknown): void
   section(progress: SectionProgress): void
 }

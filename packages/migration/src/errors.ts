@@ -36,6 +36,12 @@ export class MigrationCancelledError extends FerryError {
 /** The destination reported that it could not load the stream. Its own log says why. */
 export class DestinationFailedError extends FerryError {
   readonly code = 'FERRY_MIGRATION_DESTINATION'
+  /** What it said; undefined: it went away without a word. */
+  readonly status: number | undefined
+  constructor(message: string, { status, ...options }: ErrorOptions & { status?: number } = {}) {
+    super(message, options)
+    this.status = status
+  }
 }
 
 /** What arrived on the return path is no message, or one that does not belong there. */

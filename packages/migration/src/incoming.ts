@@ -14,6 +14,7 @@ import {
 } from '@ferryvm/core'
 import { configurationOf, type MigrationContext, uriOf } from './context.ts'
 import { MigrationCancelledError } from './errors.ts'
+import { IncomingPostcopy } from './postcopy/incoming-postcopy.ts'
 import { ReturnPathSender } from './return-path.ts'
 
 /** One machine arriving here. */
@@ -23,6 +24,7 @@ export class IncomingMigration {
   #listener: Listener<unknown> | undefined
   #channel: Channel | undefined
   #returnPath: ReturnPathSender | undefined
+  readonly postcopy: IncomingPostcopy
   /** There is no way back. */
   #nobodyHears = false
   readonly #abort = new AbortController()
@@ -31,6 +33,13 @@ export class IncomingMigration {
   constructor(context: MigrationContext, autostart: boolean) {
     this.#context = context
     this.autostart = autostart
+    this.postcopy = new IncomingPostcopy({
+      context,
+      loaderOptions: this.#loaderOptions(),
+      signal: this.#abort.signal,
+      returnPath: () => this.#returnPath,
+      startGuest: () => this.#startGuest(),
+    })
   }
 
   /** @returns the URI to connect to, with the real port */
@@ -57,10 +66,12 @@ export class IncomingMigration {
       const reason = this.#abort.signal.aborted ? this.#abort.signal.reason : error
       await this.#returnPath?.shut(1).catch(() => {})
       await this.#channel?.close(reason).catch(() => {})
+      context.machine.memory.missing.giveUp()
       context.fail(reason)
       throw reason
     } finally {
       await this.#listener?.[Symbol.asyncDispose]()
+      await this.postcopy.close()
       seal[Symbol.dispose]()
     }
   }
@@ -73,40 +84,83 @@ export class IncomingMigration {
   }
 
   async #accept(): Promise<Channel> {
-    for await (const channel of this.#listener!) {
-      // Later connections are refused: one machine arrives once.
-      await this.#listener![Symbol.asyncDispose]()
-      return channel
+    const channels = this.#listener![Symbol.asyncIterator]()
+    const first = await channels.next()
+    if (!first.done) {
+      void this.#acceptUrgent(channels).catch(() => {})
+      return first.value
     }
     this.#abort.signal.throwIfAborted()
     throw new MigrationCancelledError('the listener was closed')
   }
 
+  /** Later connections are refused: one machine arrives once. */
+  async #acceptUrgent(channels: AsyncIterator<Channel>): Promise<void> {
+    if (this.#context.capabilities.get('postcopy-preempt')) {
+      const second = await channels.next()
+      if (!second.done) this.postcopy.urgentChannel(second.value)
+    }
+    await this.#listener![Symbol.asyncDispose]()
+  }
+
   async #load(channel: Channel): Promise<void> {
     const context = this.#context
-    const { machine, globalState, ramLoader, log } = context
+    const { machine, globalState, ramLoader } = context
     ramLoader.begin()
     setGlobalRunState(globalState, 'running') // what a sender without that section means
     const reader = createQEMUFileReader(channel)
+    let current = { channel, reader }
     const loader = new StreamLoader(reader, machine.sections, {
-      configuration: configurationOf(context),
-      settings: context.settings,
-      onSection: (progress) => context.section(progress),
-      onCommand: (command) => this.#command(command, channel),
-      warn: (message) => log.warn(message),
-      loadOrder: machine.loadOrder,
+      ...this.#loaderOptions(),
+      onCommand: (command) => this.#command(command, current),
+      endsWithoutDescription: () => this.postcopy.active,
     })
-    await loader.load()
+    let loading = loader.load()
+    for (;;) {
+      try {
+        await loading
+        if (this.postcopy.active) await this.postcopy.finish(current.reader.position)
+        break
+      } catch (error) {
+        this.#abort.signal.throwIfAborted()
+        if (!this.postcopy.active) throw error
+        const next = await this.postcopy.paused(error)
+        this.#channel = next
+        current = { channel: next, reader: createQEMUFileReader(next) }
+        loading = loader.resume(current.reader)
+      }
+    }
     this.#abort.signal.throwIfAborted()
+    if (this.postcopy.active) {
+      // The guest has everything, and so it is: whether the source hears of it or not.
+      await this.postcopy.shut()
+      return
+    }
     machine.cpu.flushAll()
     if (this.#returnPath && !this.#nobodyHears) {
       await sourceStillWaits(reader)
       // First the word to the source, then the guest: if the word cannot be sent, the source goes on with it.
       await this.#answer((returnPath) => returnPath.shut(0))
     }
+    this.#startGuest()
+  }
+
+  #startGuest(): void {
+    const { machine, globalState } = this.#context
     const received = globalRunState(globalState)
     if (received === 'running' && this.autostart) machine.start()
     else machine.setRunState(received === 'running' ? 'paused' : received)
+  }
+
+  #loaderOptions() {
+    const { machine, settings, log, section } = this.#context
+    return {
+      configuration: configurationOf(this.#context),
+      settings,
+      onSection: section,
+      warn: (message: string) => log.warn(message),
+      loadOrder: machine.loadOrder,
+    }
   }
 
   /** A stream that was recorded on its way to somebody else, in a file say, asks for answers that nobody waits for. */
@@ -121,7 +175,8 @@ export class IncomingMigration {
     }
   }
 
-  async #command(command: StreamCommand, channel: Channel): Promise<void> {
+  async #command(command: StreamCommand, link: { channel: Channel; reader: QEMUFileReader }): Promise<void> {
+    const { channel } = link
     switch (command.name) {
       case 'OPEN_RETURN_PATH':
         if (this.#returnPath) this.#context.log.warn('the return path was opened twice')
@@ -130,18 +185,16 @@ export class IncomingMigration {
       case 'PING': {
         if (!this.#returnPath) throw command.refuse('there is no return path')
         const value = new DataView(command.payload.buffer, command.payload.byteOffset, 4).getUint32(0)
-        await this.#answer((returnPath) => returnPath.pong(value))
+        if (this.postcopy.active) await this.postcopy.pong(value)
+        else await this.#answer((returnPath) => returnPath.pong(value))
         return
       }
       case 'SWITCHOVER_START':
         return
       case 'ENABLE_COLO':
         throw command.refuse('COLO is not implemented here')
-      case 'PACKAGED':
-      case 'RECV_BITMAP':
-        throw command.refuse('postcopy is not implemented here')
       default:
-        throw command.refuse('postcopy is not implemented here; switch postcopy-ram off on the source')
+        await this.postcopy.command(command, channel, link.reader)
     }
   }
 }

@@ -36,6 +36,7 @@ export type {
   MigrationEvents,
   MigrationOptions,
   MigrationRun,
+  StartOptions,
 } from './migration.ts'
 export { createMigration } from './migration.ts'
 export type { Parameter, ParameterDefinition, ParameterValues } from './parameters.ts'

@@ -59,6 +59,10 @@ const WITH_RAM: ReadonlySet<MigrationStatus> = new Set<MigrationStatus>([
   'cancelling',
   'device',
   'pre-switchover',
+  'postcopy-active',
+  'postcopy-paused',
+  'postcopy-recover-setup',
+  'postcopy-recover',
   'completed',
 ])
 
@@ -67,14 +71,15 @@ export function outgoingInfo(status: MigrationStatus, run: OutgoingMigration, ra
   const info: MigrationInfo = { status }
   if (!WITH_RAM.has(status)) return info
   info['total-time'] = Math.round(stats.totalMs ?? performance.now() - stats.startedMs)
-  if (status === 'completed') info.downtime = Math.round(stats.downtimeMs ?? 0)
+  const pages = run.postcopy?.pages
+  if (status === 'completed' || pages) info.downtime = Math.round(stats.downtimeMs ?? 0)
   else info['expected-downtime'] = Math.round(stats.expectedDowntimeMs)
   info['setup-time'] = Math.round(stats.setupMs)
   const completed = status === 'completed'
   const transferred = run.bytesAccepted
   info.ram = {
     transferred,
-    remaining: completed ? 0 : ram.remainingBytes,
+    remaining: completed ? 0 : (pages ?? ram).remainingBytes,
     total: ram.totalBytes,
     duplicate: ram.stats.zeroPages,
     skipped: 0,
@@ -83,13 +88,13 @@ export function outgoingInfo(status: MigrationStatus, run: OutgoingMigration, ra
     'dirty-pages-rate': ram.stats.dirtyPagesRate,
     mbps: stats.mbps,
     'dirty-sync-count': ram.stats.syncCount,
-    'postcopy-requests': 0,
+    'postcopy-requests': pages?.stats.requests ?? 0,
     'page-size': PAGE_BYTES,
     'multifd-bytes': 0,
     'pages-per-second': Math.round(stats.pagesPerSecond),
-    'precopy-bytes': completed ? stats.precopyBytes : transferred,
-    'downtime-bytes': completed ? stats.downtimeBytes : 0,
-    'postcopy-bytes': 0,
+    'precopy-bytes': completed || pages ? stats.precopyBytes : transferred,
+    'downtime-bytes': completed || pages ? stats.downtimeBytes : 0,
+    'postcopy-bytes': pages ? transferred - stats.precopyBytes - stats.downtimeBytes : 0,
     'dirty-sync-missed-zero-copy': 0,
   }
   return info

@@ -10,7 +10,7 @@ import {
 } from '@ferryvm/core'
 import { Capabilities, type Capability } from './capabilities.ts'
 import { type MigrationContext, resolveUri, withChannelLayers } from './context.ts'
-import { MigrationBlockedError, MigrationStateError } from './errors.ts'
+import { MigrationBlockedError, MigrationCancelledError, MigrationStateError } from './errors.ts'
 import { IncomingMigration } from './incoming.ts'
 import { forecast, type MigrationForecast, type MigrationInfo, outgoingInfo, type SocketAddressInfo } from './info.ts'
 import { OutgoingMigration } from './outgoing.ts'
@@ -71,6 +71,11 @@ export interface IncomingRun extends MigrationRun {
   readonly uri: string
 }
 
+export interface StartOptions {
+  /** Goes on with a postcopy migration whose channel broke; `done` is the end of that migration. */
+  readonly resume?: boolean
+}
+
 /** Live migration of one machine, both ways. Spec: protocol.md sections 1 to 5. */
 export interface Migration extends AsyncDisposable {
   readonly status: MigrationStatus
@@ -90,11 +95,20 @@ export interface Migration extends AsyncDisposable {
    * Begins sending the machine away; connecting and everything after it happens in `done`.
    * @throws MigrationStateError @throws MigrationBlockedError @throws MigrationUriError nothing was changed
    */
-  start(uri: string): MigrationRun
+  start(uri: string, options?: StartOptions): MigrationRun
   /** {@link start} and wait for the end. */
   migrate(uri: string): Promise<void>
   /** Gives up the outgoing migration, if one runs; the guest runs on here. */
   cancel(): void
+  /** The guest goes now, its memory follows. @throws MigrationStateError postcopy-ram is off, or nothing is being sent */
+  startPostcopy(): void
+  /** Breaks the channel of a postcopy migration, at either end; both wait then. @throws MigrationStateError */
+  pause(): void
+  /**
+   * The destination of a paused postcopy migration waits for the source to connect again.
+   * @returns the URI, with the real port @throws MigrationStateError, MigrationUriError, or the transport's error
+   */
+  recover(uri: string): Promise<string>
   /** `migrate-continue pre-switchover`. @throws MigrationStateError */
   continueSwitchover(): void
   /** The machine waits for {@link incoming} and nothing else (`-incoming defer`). */
@@ -159,6 +173,10 @@ export function createMigration(options: MigrationOptions): Migration {
     confirmCompletion: options.confirmCompletion ?? true,
     globalState: globalStateVmstate.createState(),
     outgoing: undefined,
+    status: () => status,
+    note(reason) {
+      error = reason instanceof Error ? reason : new Error(String(reason))
+    },
     setStatus(next) {
       if (status === next) return
       status = next
@@ -177,9 +195,10 @@ export function createMigration(options: MigrationOptions): Migration {
       {
         saveSetup: (f) => ramSaver.setup(f),
         saveLivePending: () => ({ mustPrecopy: 0, canPostcopy: ramSaver.remainingBytes }),
-        saveLiveIterate: (f) => ramSaver.iterate(f),
+        saveLiveIterate: (f) => (outgoing?.postcopy?.pages ?? ramSaver).iterate(f),
         saveLiveCompletePrecopy: (f) => ramSaver.complete(f),
-        loadState: (f, version) => ramLoader.load(f, version),
+        saveLiveCompletePostcopy: (f) => outgoing!.postcopy!.pages!.complete(f),
+        loadState: (f, version) => (incoming?.postcopy.pages ?? ramLoader).load(f, version),
         saveCleanup: () => ramSaver.cleanup(),
       },
       { instanceId: 0 },
@@ -193,6 +212,13 @@ export function createMigration(options: MigrationOptions): Migration {
     const { host } = address as { host?: unknown }
     const known = typeof host === 'string' && host ? host : undefined
     return withChannelLayers(transport, () => channelLayers({ role, host: known, parameters: parameters.values }))
+  }
+  const resumeOutgoing = (uri: string): MigrationRun => {
+    if (!outgoing?.postcopy || status !== 'postcopy-paused')
+      throw new MigrationStateError('no paused postcopy migration could be resumed')
+    const { transport, address } = resolveUri(transports, uri)
+    outgoing.postcopy.resume(layered(transport, address, 'client'), address)
+    return { done: outgoingDone! }
   }
   const refuseWhileRunning = (what: string) => {
     if (isRunning(status)) throw new MigrationStateError(`${what}: a migration is in progress (${status})`)
@@ -233,7 +259,8 @@ export function createMigration(options: MigrationOptions): Migration {
       refuseWhileRunning('capabilities cannot be changed')
       capabilities.set(changes)
     },
-    start(uri) {
+    start(uri, { resume = false } = {}) {
+      if (resume) return resumeOutgoing(uri)
       refuseWhileRunning('migrate')
       if (machine.runState === 'inmigrate') throw new MigrationStateError('the guest has not arrived here yet')
       if (machine.runState === 'postmigrate') {
@@ -251,6 +278,23 @@ export function createMigration(options: MigrationOptions): Migration {
       context.setStatus('setup')
       outgoingDone = quietly(run.run(layered(transport, address, 'client'), address))
       return { done: outgoingDone }
+    },
+    startPostcopy() {
+      if (!outgoing) throw new MigrationStateError('no migration was started that could switch to postcopy')
+      outgoing.startPostcopy()
+    },
+    pause() {
+      const run = outgoing ? outgoing.postcopy : incoming?.postcopy
+      if (!run) throw new MigrationStateError('only a postcopy migration can be paused')
+      run.pause()
+    },
+    async recover(uri) {
+      if (!incoming || status !== 'postcopy-paused')
+        throw new MigrationStateError('migrate-recover: no paused postcopy migration waits here')
+      const { transport, address } = resolveUri(transports, uri)
+      const actual = await incoming.postcopy.recover(layered(transport, address, 'server'), address, uri)
+      listening = socketAddressInfo(actual)
+      return actual
     },
     async migrate(uri) {
       await this.start(uri).done
@@ -310,7 +354,7 @@ export function createMigration(options: MigrationOptions): Migration {
       return { [Symbol.dispose]: () => void listeners[event].delete(listener) }
     },
     async [Symbol.asyncDispose]() {
-      if (isRunning(status)) outgoing?.cancel()
+      if (isRunning(status)) outgoing?.giveUp(new MigrationCancelledError())
       await incoming?.cancel()
       await outgoingDone?.catch(() => {})
       for (const registration of registrations) registration[Symbol.dispose]()

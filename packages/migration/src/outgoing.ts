@@ -11,6 +11,8 @@ import {
 import { Bandwidth } from './bandwidth.ts'
 import { configurationOf, type MigrationContext } from './context.ts'
 import { MigrationCancelledError, MigrationStateError } from './errors.ts'
+import { OutgoingPostcopy, type PostcopyLink } from './postcopy/outgoing-postcopy.ts'
+import { PageSource } from './postcopy/page-source.ts'
 import { receiveReturnPath } from './return-path.ts'
 
 /** How long a cancel waits for a destination that already has everything and may just be starting the guest. */
@@ -27,6 +29,7 @@ export interface OutgoingStats {
   transferredBytes: number
   precopyBytes: number
   downtimeBytes: number
+  postcopyBytes: number
   mbps: number
   pagesPerSecond: number
 }
@@ -42,7 +45,11 @@ export class OutgoingMigration {
   #finalBytes = 0
   /** Every byte is with the writer, though perhaps not yet with the channel. */
   #allPut = false
-  #phase: 'sending' | 'confirming' | 'committed' = 'sending'
+  /** `postcopy`: the destination may run the guest, and waits for its pages. */
+  #phase: 'sending' | 'confirming' | 'postcopy' | 'committed' = 'sending'
+  /** With the capability postcopy-ram. */
+  #postcopy: OutgoingPostcopy | undefined
+  #postcopyWanted = false
   #confirmTimer: ReturnType<typeof setTimeout> | undefined
   #continue: (() => void) | undefined
   /** Set while, and after, the machine was stopped for the switch-over. */
@@ -61,21 +68,46 @@ export class OutgoingMigration {
       transferredBytes: 0,
       precopyBytes: 0,
       downtimeBytes: 0,
+      postcopyBytes: 0,
       mbps: 0,
       pagesPerSecond: 0,
     }
   }
 
   get bytesAccepted(): number {
-    return this.#f ? this.#f.position - this.#f.buffered : this.#finalBytes
+    return this.#finalBytes + (this.#f ? this.#f.position - this.#f.buffered : 0)
   }
 
-  /** Does nothing once the destination has taken over. */
+  /** Does nothing once the destination has taken over. @throws MigrationStateError in postcopy, which has no way back */
   cancel(reason: Error = new MigrationCancelledError()): void {
     if (this.#phase === 'committed' || this.#abort.signal.aborted) return
+    if (this.#phase === 'postcopy') {
+      throw new MigrationStateError('a postcopy migration cannot be cancelled: the guest runs on the destination')
+    }
     this.#context.setStatus('cancelling')
     if (this.#phase === 'sending') this.#giveUp(reason)
     else this.#confirmTimer ??= setTimeout(() => this.#giveUp(reason), CONFIRM_GRACE_MS)
+  }
+
+  /** The switch to postcopy comes as soon as it can. @throws MigrationStateError postcopy-ram is off */
+  startPostcopy(): void {
+    if (!this.#context.capabilities.get('postcopy-ram'))
+      throw new MigrationStateError('postcopy-ram was not enabled before the migration started')
+    this.#postcopyWanted = true
+  }
+
+  get postcopy(): OutgoingPostcopy | undefined {
+    return this.#phase === 'postcopy' || this.#phase === 'committed' ? this.#postcopy : undefined
+  }
+
+  /** For good: this process ends, or the library user lets go of the machine. */
+  giveUp(reason: Error): void {
+    if (this.#phase !== 'postcopy') {
+      this.cancel(reason)
+      return
+    }
+    this.#abort.abort(reason)
+    this.#postcopy!.giveUp(reason)
   }
 
   /** Out of `pre-switchover`. @throws MigrationStateError it does not wait there */
@@ -94,6 +126,7 @@ export class OutgoingMigration {
       const channel = await transport.connect(address, { signal, log: context.log })
       this.#channel = channel
       signal.throwIfAborted()
+      if (context.capabilities.get('postcopy-ram')) this.#postcopy = this.#preparePostcopy(transport, address)
       await this.#send(channel)
       this.#phase = 'committed'
       this.#finish()
@@ -125,6 +158,11 @@ export class OutgoingMigration {
     })
     saver.begin(configurationOf(context))
     const returnPath = this.#openReturnPath(channel, saver)
+    if (this.#postcopy) {
+      if (!returnPath) throw new MigrationStateError('postcopy needs a channel that flows both ways')
+      OutgoingPostcopy.advise(saver)
+      if (context.settings.preemptAtSetup) await this.#postcopy.connectUrgent()
+    }
     await saver.setup()
     await f.flush()
     signal.throwIfAborted()
@@ -132,12 +170,17 @@ export class OutgoingMigration {
     context.setStatus('active')
 
     this.bandwidth.restart()
-    await this.#iterate(saver)
+    const toPostcopy = await this.#iterate(saver)
+    if (toPostcopy && !context.settings.preemptAtSetup) await this.#postcopy!.connectUrgent()
 
     await this.#halted('finish-migrate')
     if (capabilities.get('pause-before-switchover')) await this.#pauseBeforeSwitchover()
     context.setStatus('device')
     context.log.debug('switch-over', { remainingBytes: ramSaver.remainingBytes })
+    if (toPostcopy) {
+      await this.#runPostcopy({ channel, f, saver, returnPath: returnPath! })
+      return
+    }
     await saver.complete()
     await saver.saveDevices()
     saver.end()
@@ -158,23 +201,69 @@ export class OutgoingMigration {
   #openReturnPath(channel: Channel, saver: StreamSaver): Promise<void> | undefined {
     const { capabilities, confirmCompletion } = this.#context
     const duplex = channel.features.has('shutdown')
-    if (!capabilities.get('return-path') && !(confirmCompletion && duplex)) return undefined
+    const wanted = capabilities.get('return-path') || capabilities.get('postcopy-ram')
+    if (!wanted && !(confirmCompletion && duplex)) return undefined
     saver.command('OPEN_RETURN_PATH')
     saver.command('PING', new Uint8Array([0, 0, 0, PING_VALUE]))
-    const done = receiveReturnPath(createQEMUFileReader(channel), (value) => {
-      this.#context.log.debug('pong', { value })
-    })
+    const handlers = this.#postcopy?.handlers ?? {
+      pong: (value: number) => this.#context.log.debug('pong', { value }),
+    }
+    const done = receiveReturnPath(createQEMUFileReader(channel), handlers)
     done.then(
       () => {
-        if (!this.#allPut) this.#giveUp(new MigrationStateError('the destination stopped before everything was sent'))
+        if (!this.#allPut && this.#phase === 'sending')
+          this.#giveUp(new MigrationStateError('the destination stopped before everything was sent'))
       },
       (error) => this.#giveUp(error),
     )
     return done
   }
 
-  /** Passes over dirty pages until the rest fits into the allowed downtime. Spec: protocol.md section 5. */
-  async #iterate(saver: StreamSaver): Promise<void> {
+  #preparePostcopy(transport: Transport<any>, address: unknown): OutgoingPostcopy {
+    return new OutgoingPostcopy({
+      context: this.#context,
+      bandwidth: this.bandwidth,
+      signal: this.#abort.signal,
+      transport,
+      address,
+      connected: (f) => this.#connected(f),
+      windowClosed: (window) => this.#closeWindow(window),
+    })
+  }
+
+  /** The machine is stopped. Resolves when the destination has everything. */
+  async #runPostcopy(link: PostcopyLink): Promise<void> {
+    const context = this.#context
+    const { stats } = this
+    const { blocks, encoders } = await context.ramSaver.handOver()
+    const pages = new PageSource(blocks, encoders, () => this.bandwidth.exceeded)
+    const commit = await this.#postcopy!.switchOver(link, pages)
+    this.#phase = 'postcopy'
+    const halt = this.#halt!
+    commit()
+    stats.precopyBytes = halt.bytes
+    stats.downtimeBytes = this.bytesAccepted - halt.bytes
+    stats.downtimeMs = performance.now() - halt.beganMs
+    context.setStatus('postcopy-active')
+    try {
+      await this.#postcopy!.run(link)
+    } catch (error) {
+      this.#phase = 'sending' // the guest never ran there
+      throw error
+    }
+  }
+
+  /** Another channel takes over: what went over the earlier ones stays counted. */
+  #connected(f: QEMUFileWriter): void {
+    this.#finalBytes = this.bytesAccepted
+    this.#f = f
+  }
+
+  /**
+   * Passes over dirty pages until the rest fits into the allowed downtime. Spec: protocol.md section 5.
+   * @returns true: postcopy was asked for, and comes first
+   */
+  async #iterate(saver: StreamSaver): Promise<boolean> {
     const { ramSaver, parameters } = this.#context
     const { signal } = this.#abort
     for (;;) {
@@ -184,27 +273,29 @@ export class OutgoingMigration {
       if (window) this.#closeWindow(window)
       if (this.#fits()) {
         await ramSaver.sync()
-        if (this.#fits()) return
+        if (this.#fits()) return false
       }
+      if (this.#postcopyWanted && this.#fits(true)) return true
       if (this.bandwidth.exceeded) await this.#sleep(this.bandwidth.windowLeftMs)
       else await saver.iterate(() => this.bandwidth.exceeded)
     }
   }
 
-  #fits(): boolean {
-    const pending = this.#pendingBytes()
+  /** @param mustPrecopy looks only at what cannot follow the guest */
+  #fits(mustPrecopy = false): boolean {
+    const pending = this.#pendingBytes(mustPrecopy)
     if (pending === 0) return true
     const available = this.#context.parameters.values['avail-switchover-bandwidth'] / 1000
     const perMs = available > 0 ? available : this.bandwidth.estimate
     return pending < perMs * this.#context.parameters.values['downtime-limit']
   }
 
-  #pendingBytes(): number {
+  #pendingBytes(mustPrecopy: boolean): number {
     let bytes = 0
     for (const { live } of this.#context.machine.sections.entries()) {
       if (!live) continue
       const pending = live.saveLivePending()
-      bytes += pending.mustPrecopy + pending.canPostcopy
+      bytes += pending.mustPrecopy + (mustPrecopy ? 0 : pending.canPostcopy)
     }
     return bytes
   }
@@ -256,7 +347,7 @@ export class OutgoingMigration {
   }
 
   #giveUp(reason: Error): void {
-    if (this.#phase === 'committed' || this.#abort.signal.aborted) return
+    if (this.#phase === 'committed' || this.#phase === 'postcopy' || this.#abort.signal.aborted) return
     this.#abort.abort(reason)
     void this.#channel?.close(reason).catch(() => {})
   }
@@ -267,9 +358,12 @@ export class OutgoingMigration {
     stats.totalMs = now - stats.startedMs
     stats.transferredBytes = this.bytesAccepted
     const halt = this.#halt
-    stats.precopyBytes = halt?.bytes ?? stats.transferredBytes
-    stats.downtimeBytes = stats.transferredBytes - stats.precopyBytes
-    if (halt) stats.downtimeMs = now - halt.beganMs
+    if (this.postcopy) stats.postcopyBytes = stats.transferredBytes - stats.precopyBytes - stats.downtimeBytes
+    else {
+      stats.precopyBytes = halt?.bytes ?? stats.transferredBytes
+      stats.downtimeBytes = stats.transferredBytes - stats.precopyBytes
+      if (halt) stats.downtimeMs = now - halt.beganMs
+    }
     if (stats.totalMs > stats.setupMs)
       stats.mbps = (stats.transferredBytes * 8) / (stats.totalMs - stats.setupMs) / 1000
     this.#finalBytes = stats.transferredBytes

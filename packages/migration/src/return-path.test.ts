@@ -5,7 +5,7 @@ import { receiveReturnPath } from './return-path.ts'
 const message = (type: number, ...payload: number[]) => [0, type, 0, payload.length, ...payload]
 const receive = (bytes: number[]) => {
   const pongs: number[] = []
-  return receiveReturnPath(bufferReader(Uint8Array.from(bytes)), (value) => pongs.push(value)).then(
+  return receiveReturnPath(bufferReader(Uint8Array.from(bytes)), { pong: (value) => void pongs.push(value) }).then(
     () => pongs,
     (e: Error) => e.message,
   )

@@ -1,4 +1,4 @@
-/** Spec: protocol.md section 1. The postcopy and COLO names are known but not reached yet. */
+/** Spec: protocol.md section 1. The COLO name is known but not reached yet. */
 export type MigrationStatus =
   | 'none'
   | 'setup'

@@ -1,4 +1,5 @@
 import { open } from 'node:fs/promises'
+import { whenPagesArrive } from '@ferryvm/core'
 import type { MonitorContext } from './context.ts'
 import { MonitorCommandError } from './errors.ts'
 
@@ -52,6 +53,7 @@ export async function pmemsave(
   try {
     for (let at = 0; at < size; at += CHUNK_BYTES) {
       const chunk = new Uint8Array(Math.min(CHUNK_BYTES, size - at))
+      await whenPagesArrive(() => machine.physical.demand(address + at, chunk.length))
       // What cannot be read shows as zeros, page by page.
       if (!machine.physical.read(address + at, chunk)) {
         chunk.fill(0)

@@ -1,3 +1,5 @@
+import { pageMissingIn } from '../memory/missing-pages.ts'
+
 /**
  * Nanoseconds of host time since `baseMs`, the same in every thread of the process.
  * A double: exact to below a microsecond for years.
@@ -89,11 +91,26 @@ export class VirtualClock {
         else if (timer.expireNs <= now) {
           this.#timers.delete(timer)
           timer.expireNs = -1n
-          callback()
+          this.#run(timer, callback)
         }
       }
     } finally {
       this.#schedule()
+    }
+  }
+
+  /** What stumbled over a page that has not arrived is called again when it has. */
+  #run(timer: Timer, callback: () => void): void {
+    try {
+      callback()
+    } catch (error) {
+      const missing = pageMissingIn(error)
+      if (!missing) throw error
+      void missing.arrived.then(() => {
+        if (timer.expireNs >= 0n) return
+        timer.expireNs = this.ns
+        this.at(timer, callback)
+      })
     }
   }
 }

@@ -1,9 +1,17 @@
-/** Memory as somebody sees it: a device doing DMA, or the physical map itself. Addresses stay below 2^53. */
+/**
+ * Memory as somebody sees it: a device doing DMA, or the physical map itself. Addresses stay below 2^53. While pages of guest
+ * memory have yet to arrive, every access may throw PageMissingError, and has then changed nothing.
+ */
 export interface AddressSpace {
   /** @returns false when any byte could not be read (nothing there, or a translation fault); `into` is then undefined */
   read(address: number, into: Uint8Array): boolean
   /** @returns false when any byte could not be written; an unknown prefix may have been */
   write(address: number, from: Uint8Array): boolean
+  /**
+   * Throws PageMissingError where an access would. A device calls it before it begins something that cannot be begun anew;
+   * what was there once stays there. Silent about addresses where nothing is. Absent: no page is ever missing.
+   */
+  demand?(address: number, bytes: number, write: boolean): void
 }
 
 const scratch = new DataView(new ArrayBuffer(8))

@@ -1,4 +1,5 @@
 import { FerryError } from '../errors/ferry-error.ts'
+import { MissingPages } from './missing-pages.ts'
 
 export const PAGE_BYTES = 4096
 const WASM_PAGE_BYTES = 65536
@@ -44,6 +45,8 @@ export class GuestMemory {
   readonly memory: WebAssembly.Memory
   readonly blocks: RamBlock[] = []
   readonly dirtyLog: DirtyLog
+  /** Pages that are still with the sender. */
+  readonly missing: MissingPages
   /** One bit per page of `memory`: a CPU holds decoded or compiled code of that page. Set and cleared by the CPU. */
   readonly codePages: Int32Array<SharedArrayBuffer>
   #top = WASM_PAGE_BYTES // offset 0 stays unused: a null in a table is then never a valid place
@@ -54,11 +57,16 @@ export class GuestMemory {
     const control = this.allocate(64)
     const dirty = this.allocate(MAX_PAGES / 8)
     const code = this.allocate(MAX_PAGES / 8)
+    const missing = this.allocate(MAX_PAGES / 8)
     this.codePages = new Int32Array(this.buffer, code, MAX_PAGES / 32)
     this.dirtyLog = new DirtyLog(
       new Int32Array(this.buffer, control, 16),
       new Int32Array(this.buffer, dirty, MAX_PAGES / 32),
-      { control, bitmap: dirty, codePages: code },
+      { control, bitmap: dirty, codePages: code, missingActive: control + 4, missing },
+    )
+    this.missing = new MissingPages(
+      new Int32Array(this.buffer, control + 4, 1),
+      new Int32Array(this.buffer, missing, MAX_PAGES / 32),
     )
   }
 
@@ -129,8 +137,17 @@ export class GuestMemory {
  * `take` a CPU must drop its write TLBs (see `Cpu.flushWriteTlb`) before page contents are read.
  */
 export class DirtyLog {
-  /** Byte offsets in guest memory for code that is compiled against it. control: i32, 1 while logging. */
-  readonly offsets: { readonly control: number; readonly bitmap: number; readonly codePages: number }
+  /**
+   * Byte offsets in guest memory for code that is compiled against it. control: i32, 1 while logging; missingActive: i32, 1
+   * while a bit of the bitmap `missing` is set.
+   */
+  readonly offsets: {
+    readonly control: number
+    readonly bitmap: number
+    readonly codePages: number
+    readonly missingActive: number
+    readonly missing: number
+  }
   readonly #control: Int32Array
   readonly #bitmap: Int32Array
 

@@ -76,6 +76,7 @@ export class PhysicalMap implements AddressSpace {
       const offset = address + done - entry.base
       const length = Math.min(into.length - done, entry.end - entry.base - offset)
       if (entry.ram && entry.ram.mode !== 'io') {
+        this.memory.missing.demand(entry.ram.block.offset + offset, length)
         into.set(entry.ram.block.bytes.subarray(offset, offset + length), done)
         done += length
       } else {
@@ -89,7 +90,20 @@ export class PhysicalMap implements AddressSpace {
     return true
   }
 
+  demand(address: number, bytes: number): void {
+    if (this.memory.missing.count === 0) return
+    for (let done = 0; done < bytes; ) {
+      const entry = this.#find(address + done)
+      if (!entry) return
+      const offset = address + done - entry.base
+      const length = Math.min(bytes - done, entry.end - entry.base - offset)
+      if (entry.ram) this.memory.missing.demand(entry.ram.block.offset + offset, length)
+      done += length
+    }
+  }
+
   write(address: number, from: Uint8Array): boolean {
+    this.demand(address, from.length)
     for (let done = 0; done < from.length; ) {
       const entry = this.#find(address + done)
       if (!entry) return false
@@ -119,6 +133,7 @@ export class PhysicalMap implements AddressSpace {
     if (!entry || address + size > entry.end) return undefined
     const offset = address - entry.base
     if (entry.ram && entry.ram.mode !== 'io') {
+      this.memory.missing.demand(entry.ram.block.offset + offset, size)
       const view = new DataView(entry.ram.block.bytes.buffer, entry.ram.block.offset + offset, size)
       return size === 8
         ? view.getBigUint64(0, true)
@@ -139,6 +154,7 @@ export class PhysicalMap implements AddressSpace {
     const offset = address - entry.base
     if (entry.ram?.mode === 'ram') {
       const { block } = entry.ram
+      this.memory.missing.demand(block.offset + offset, size)
       for (let i = 0; i < size; i++) block.bytes[offset + i] = Number((value >> BigInt(8 * i)) & 0xffn)
       this.memory.written(block.offset + offset, size)
       return true

@@ -68,6 +68,13 @@ class BufferedReader implements QEMUFileReader {
     this.#take(bytes)
   }
 
+  /** Back to bytes that are still in the buffer. */
+  rewind(position: number): void {
+    const start = position - this.#base
+    if (start < 0 || start > this.#end) throw new RangeError(`position ${position} is not in the buffer`)
+    this.#start = start
+  }
+
   peekByte(offset = 0): number {
     const at = this.#start + offset
     return at < this.#end ? this.#bytes[at]! : -1
@@ -138,8 +145,13 @@ export const createQEMUFileReader = (channel: Channel): QEMUFileReader =>
  * A reader of bytes that are all here: packaged device state, tests.
  * @param position stream offset of the first byte, for error messages
  */
-export const bufferReader = (bytes: Uint8Array, position = 0): QEMUFileReader =>
-  new BufferedReader(undefined, bytes, bytes.length, position)
+export const bufferReader = (
+  bytes: Uint8Array,
+  position = 0,
+): QEMUFileReader & {
+  /** To an earlier position. */
+  rewind(position: number): void
+} => new BufferedReader(undefined, bytes, bytes.length, position)
 
 /**
  * Runs a load coroutine: whenever it yields n, waits until n bytes are available or the stream has ended; whenever it yields

@@ -49,12 +49,18 @@ export interface StreamSettings {
   readonly sendSwitchoverStart: boolean
   /** Default false. */
   readonly suppressVmdesc: boolean
+  /**
+   * With postcopy-preempt: the second channel is there from the start, as releases before QEMU 7.2's successors have it, and
+   * not only from the switch on. Default false.
+   */
+  readonly preemptAtSetup: boolean
 }
 export const defaultStreamSettings: StreamSettings = {
   sendConfiguration: true,
   sendSectionFooter: true,
   sendSwitchoverStart: false,
   suppressVmdesc: false,
+  preemptAtSetup: false,
 }
 
 /** What a progress display is told about each section as it passes, in stream order. */

@@ -128,32 +128,29 @@ export class LoadOrder {
     this.#held.push({ entry, offset, run: effects })
   }
 
-  /** A section is complete but for what is held back. */
+  /** A section is complete but for what is held back. May be called again for it where a page of memory was missing. */
   loaded(entry: SectionEntry): void {
     this.#loaded.add(entry)
     const isHeld = this.#held.some((held) => held.entry === entry)
     if (!isHeld) this.#sanitizer?.done(entry)
-    const waiting = this.#held
-    this.#held = []
-    for (const held of inOrder(waiting)) {
-      if (this.mustWait(held.entry)) this.#held.push(held)
-      else {
-        this.#warn(`${nameOf(held.entry)} came before ${nameOf(entry)}, which has a higher priority: held back`)
-        this.#release(held)
-      }
+    for (const held of inOrder(this.#held)) {
+      if (this.mustWait(held.entry)) continue
+      this.#warn(`${nameOf(held.entry)} came before ${nameOf(entry)}, which has a higher priority: held back`)
+      this.#release(held)
     }
   }
 
   /** The stream is over: what was waited for does not come. */
   finish(): void {
     for (const held of inOrder(this.#held)) this.#release(held)
-    this.#held = []
   }
 
-  #release({ entry, offset, run }: HeldBack): void {
+  #release(held: HeldBack): void {
+    const { entry, offset, run } = held
     try {
       if (this.#sanitizer) this.#sanitizer.during(entry, offset, run)
       else run()
+      this.#held = this.#held.filter((other) => other !== held)
       this.#sanitizer?.done(entry)
     } catch (cause) {
       const error = FerryError.isInstance(cause) ? cause : new VmstateHookError('postLoad', cause)

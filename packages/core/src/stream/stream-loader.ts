@@ -1,5 +1,6 @@
 import { StreamTruncatedError } from '../errors/stream-error.ts'
 import { isVmstateError } from '../errors/vmstate-error.ts'
+import { pageMissingIn, whenPagesArrive } from '../memory/missing-pages.ts'
 import type { QEMUFileReader } from '../qemufile/qemufile.ts'
 import type { SaveStateRegistry, SectionEntry } from '../registry/registry.ts'
 import { loadConfiguration, need, type StreamConfiguration } from './configuration.ts'
@@ -37,6 +38,8 @@ export interface StreamCommand {
   readonly offset: number
   /** The error to throw when the command cannot be followed. */
   refuse(why: string): StreamCommandError
+  /** The list of elements ends behind it, as with EOF. */
+  leave(): void
 }
 
 export interface StreamLoaderOptions {
@@ -45,6 +48,13 @@ export interface StreamLoaderOptions {
   readonly onSection?: (progress: SectionProgress) => void
   /** Default: SWITCHOVER_START is accepted, everything else refused. */
   readonly onCommand?: (command: StreamCommand) => void | Promise<void>
+  /** Asked at EOF: no description follows, whatever the settings say. */
+  readonly endsWithoutDescription?: () => boolean
+  /**
+   * Goes back in the stream: a section that met a page of guest memory which has not arrived is loaded anew when it has. For
+   * streams that are all in memory; without it such a section fails.
+   */
+  readonly rewind?: (position: number) => void
   /** Something odd that does not keep the stream from loading. */
   readonly warn?: (message: string) => void
   /** Debug mode: an error when a section's load path uses a device that is loaded later. */
@@ -65,7 +75,7 @@ const DRAIN_CHUNK_BYTES = 32768
 
 /** Loads one stream into the handlers of a registry. Use once. Spec: stream.md sections 1 to 6 and 10. */
 export class StreamLoader {
-  readonly #f: QEMUFileReader
+  #f: QEMUFileReader
   readonly #registry: SaveStateRegistry
   readonly #options: StreamLoaderOptions
   readonly #settings: StreamSettings
@@ -89,10 +99,21 @@ export class StreamLoader {
    */
   async load(): Promise<LoadedStream> {
     await this.#header()
+    return this.loadElements()
+  }
+
+  /** {@link load} of a list of elements alone, as PACKAGED has it. */
+  async loadElements(): Promise<LoadedStream> {
     await this.#elements()
-    this.#order.finish()
+    await whenPagesArrive(() => this.#order.finish())
     const description = await this.#vmdescription()
     return { bytes: this.#f.position, sections: this.#sections, description }
+  }
+
+  /** Goes on with the elements of another channel, after the first one broke. Sections keep their numbers. */
+  async resume(f: QEMUFileReader): Promise<LoadedStream> {
+    this.#f = f
+    return this.loadElements()
   }
 
   async #header(): Promise<void> {
@@ -130,7 +151,7 @@ export class StreamLoader {
           await this.#partOrEnd(type === Element.SECTION_PART ? 'part' : 'end', offset)
           break
         case Element.COMMAND:
-          await this.#command(offset)
+          if (await this.#command(offset)) return
           break
         default:
           throw new UnknownElementError(type, this.#previous, offset)
@@ -187,17 +208,21 @@ export class StreamLoader {
     const name = `${entry.idstr}/${entry.instanceId}`
     try {
       if (entry.live) await this.#drive(entry.live.loadState(f, version))
-      else if (entry.device) {
-        await this.#device(entry, version, offset)
-      }
+      else if (entry.device) await this.#device(entry, version, offset)
     } catch (cause) {
+      const missing = this.#options.rewind && pageMissingIn(cause)
+      if (missing) {
+        await missing.arrived
+        this.#options.rewind!(payloadAt)
+        return this.#payload(type, entry, sectionId, version, offset)
+      }
       if (isVmstateError(cause)) throw cause.inSection(name)
       if (cause instanceof LoadOrderError) throw cause
       throw new SectionLoadError(entry.idstr, entry.instanceId, f.position, cause)
     }
     const bytes = f.position - payloadAt
     if (this.#settings.sendSectionFooter) await this.#footer(entry, sectionId)
-    if (entry.device) this.#order.loaded(entry)
+    if (entry.device) await whenPagesArrive(() => this.#order.loaded(entry))
     this.#sections++
     this.#previous = name
     this.#options.onSection?.({
@@ -279,7 +304,8 @@ export class StreamLoader {
     if (id !== sectionId) fail(`its footer has section id ${id} instead of ${sectionId}`)
   }
 
-  async #command(offset: number): Promise<void> {
+  /** @returns whether the list ends here */
+  async #command(offset: number): Promise<boolean> {
     const f = this.#f
     await need(f, 4)
     const id = f.getBe16()
@@ -295,8 +321,13 @@ export class StreamLoader {
     await need(f, payload.length)
     f.getBuffer(payload)
     const refuse = (why: string) => new StreamCommandError(id, `${name}: ${why}`, offset)
-    if (this.#options.onCommand) await this.#options.onCommand({ name, id, payload, offset, refuse })
+    let left = false
+    const leave = () => {
+      left = true
+    }
+    if (this.#options.onCommand) await this.#options.onCommand({ name, id, payload, offset, refuse, leave })
     else if (name !== 'SWITCHOVER_START') throw refuse('not expected in this stream')
+    return left
   }
 
   /**
@@ -304,7 +335,7 @@ export class StreamLoader {
    * stops inside the description was cut: its sender noticed and goes on with the guest, so we must not.
    */
   async #vmdescription(): Promise<string | undefined> {
-    if (this.#settings.suppressVmdesc) return undefined
+    if (this.#settings.suppressVmdesc || this.#options.endsWithoutDescription?.()) return undefined
     const f = this.#f
     await f.fill(1)
     const type = f.peekByte()

@@ -94,11 +94,27 @@ export class StreamSaver {
     return finished
   }
 
-  /** END of every live handler. The guest is stopped. */
-  async complete(): Promise<void> {
+  /**
+   * END of every live handler. The guest is stopped.
+   * @param postcopy leaves out the handlers that go on after the switch; {@link completePostcopy} ends those
+   */
+  async complete({ postcopy = false } = {}): Promise<void> {
     if (this.#settings.sendSwitchoverStart) this.command('SWITCHOVER_START')
-    for (const entry of this.#live())
+    for (const entry of this.#live()) {
+      if (postcopy && entry.live!.saveLiveCompletePostcopy) continue
       await this.#section('end', entry, () => entry.live!.saveLiveCompletePrecopy(this.#f))
+    }
+  }
+
+  /** END of the handlers that went on after the switch to postcopy, and EOF; no description follows. */
+  async completePostcopy(): Promise<void> {
+    for (const entry of this.#live()) {
+      const { live } = entry
+      if (live?.saveLiveCompletePostcopy) {
+        await this.#section('end', entry, () => live.saveLiveCompletePostcopy!(this.#f))
+      }
+    }
+    this.#f.putByte(Element.EOF)
   }
 
   /** FULL of every device that is needed, by priority. */

@@ -57,6 +57,13 @@ export class GuestViews {
     return (Atomics.load(i32, (this.#offsets.bitmap >>> 2) + (page >>> 5)) & (1 << (page & 31))) !== 0
   }
 
+  /** Is the page still with the sender of a migration? Looked at before it gets into a TLB. */
+  isMissing(page: number): boolean {
+    const i32 = this.i32
+    if (Atomics.load(i32, this.#offsets.missingActive >>> 2) === 0) return false
+    return (Atomics.load(i32, (this.#offsets.missing >>> 2) + (page >>> 5)) & (1 << (page & 31))) !== 0
+  }
+
   /** Does some hart hold decoded code of the page? */
   isCode(page: number): boolean {
     return (Atomics.load(this.i32, (this.#offsets.codePages >>> 2) + (page >>> 5)) & (1 << (page & 31))) !== 0

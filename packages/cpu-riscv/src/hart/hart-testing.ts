@@ -21,6 +21,7 @@ function directMmio(map: PhysicalMap): MmioClient {
       client.value = value ?? 0n
       return value !== undefined
     },
+    missingPage: -1,
     write: (address: number, bytes: 1 | 2 | 4 | 8, value: bigint) => map.mmioWrite(address, bytes, value),
   }
   return client as unknown as MmioClient

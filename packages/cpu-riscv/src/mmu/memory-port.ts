@@ -10,7 +10,7 @@ import type { CodePages } from './code-pages.ts'
 import type { Physical } from './physical.ts'
 import type { Pmp } from './pmp.ts'
 import type { Tlb } from './tlb.ts'
-import { ACCESS, OK, PAGE_FAULT, type Translation } from './translation.ts'
+import { ACCESS, MISSING, OK, PAGE_FAULT, type Translation } from './translation.ts'
 
 const CACHE_BLOCK_BYTES = 64
 /** imm12 of the Zicbom and Zicboz instructions. */
@@ -45,6 +45,8 @@ export class MemoryPort {
   #mem = -1
   #physicalAddress = 0
   #mode = 0
+  /** After Pending.missing: the page of guest memory that is waited for. */
+  missingPage = 0
 
   constructor(parts: {
     hart: HartState
@@ -82,7 +84,7 @@ export class MemoryPort {
     if (!this.#locate(lo, hi, ACCESS.read, bytes)) return 0n
     const mem = this.#mem
     if (mem < 0) {
-      if (!this.#mmio.read(this.#physicalAddress, bytes)) return this.#fault(CAUSE.loadAccess, lo, hi)
+      if (!this.#mmio.read(this.#physicalAddress, bytes)) return this.#mmioFailed(CAUSE.loadAccess, lo, hi)
       this.#afterMmio()
       return extend(this.#mmio.value, kind)
     }
@@ -119,7 +121,7 @@ export class MemoryPort {
     const mem = this.#mem
     if (mem < 0 || this.#mode === MODE.romd) {
       if (!this.#mmio.write(this.#physicalAddress, bytes, BigInt.asUintN(bytes * 8, value))) {
-        this.#fault(CAUSE.storeAccess, lo, hi)
+        this.#mmioFailed(CAUSE.storeAccess, lo, hi)
       }
       this.#afterMmio()
       return
@@ -234,11 +236,16 @@ export class MemoryPort {
     const bank = [MMU_BANK.U, MMU_BANK.S, MMU_BANK.M][translation.fetchBank]
     const outcome = translation.translate(lo, hi, ACCESS.fetch, bank)
     if (outcome !== OK) {
-      this.#fault(outcome === PAGE_FAULT ? CAUSE.fetchPage : CAUSE.fetchAccess, atLo, atHi)
+      if (outcome === MISSING) this.#missing(translation.missingPage)
+      else this.#fault(outcome === PAGE_FAULT ? CAUSE.fetchPage : CAUSE.fetchAccess, atLo, atHi)
       return -1
     }
     const mem = this.#physical.find(translation.ppn)
     if (mem < 0) this.#fault(CAUSE.fetchAccess, atLo, atHi)
+    else if (this.#views.isMissing(mem / 4096)) {
+      this.#missing(mem / 4096)
+      return -1
+    }
     return mem
   }
 
@@ -262,6 +269,7 @@ export class MemoryPort {
     const translation = this.#translation
     const bank = translation.dataBank
     const outcome = translation.translate(lo, hi, access, bank)
+    if (outcome === MISSING) return this.#missing(translation.missingPage)
     if (outcome !== OK) {
       const cause =
         access === ACCESS.read
@@ -284,6 +292,7 @@ export class MemoryPort {
       this.#mem = -1
       return true
     }
+    if (this.#views.isMissing(page / 4096)) return this.#missing(page / 4096)
     this.#mem = page + (lo & 0xfff)
     this.#mode = this.#physical.mode
     if (translation.mixed) return true
@@ -369,6 +378,20 @@ export class MemoryPort {
     const priv = this.#hart.priv
     if (priv !== PRIV.M && !(Number(this.#hart.csr('menvcfg') & 0xffn) & mask)) return false
     return priv !== PRIV.U || (Number(this.#hart.csr('senvcfg') & 0xffn) & mask) !== 0
+  }
+
+  /** Nothing answers there, or what answers needs a page that has not arrived. */
+  #mmioFailed(cause: number, lo: number, hi: number): bigint {
+    if (this.#mmio.missingPage < 0) return this.#fault(cause, lo, hi)
+    this.#missing(this.#mmio.missingPage)
+    return 0n
+  }
+
+  /** Sets trapPending32: the instruction runs again once that page is there. */
+  #missing(page: number): false {
+    this.missingPage = page
+    this.#hart.i32[WORD.trapPending] = Pending.missing
+    return false
   }
 
   /** Sets trapPending32. */

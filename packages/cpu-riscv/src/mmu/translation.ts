@@ -15,6 +15,8 @@ export const ACCESS = { read: PMP.R, write: PMP.W, fetch: PMP.X } as const
 export const OK = 0
 export const PAGE_FAULT = 1
 export const ACCESS_FAULT = 2
+/** A table of the walk has not arrived yet: see `missingPage`. */
+export const MISSING = 3
 
 const PTE = { V: 1, R: 2, W: 4, X: 8, U: 16, G: 32, A: 64, D: 128 } as const
 /** High word of a PTE: N, PBMT and the seven reserved bits above the PPN. */
@@ -59,6 +61,8 @@ export class Translation {
   superpage = false
   /** Holds in all address spaces. */
   global = false
+  /** After MISSING: page of guest memory. */
+  missingPage = 0
 
   constructor(hart: HartState, profile: HartProfile, views: GuestViews, physical: Physical, pmp: Pmp, tlb: Tlb) {
     this.#hart = hart
@@ -130,7 +134,7 @@ export class Translation {
    * @param lo @param hi the virtual address
    * @param access ACCESS
    * @param bank the MMU_BANK the access is checked as; for fetches U, S or M
-   * @returns OK, PAGE_FAULT or ACCESS_FAULT; after OK the result members are set
+   * @returns OK, PAGE_FAULT, ACCESS_FAULT or MISSING; after OK the result members are set
    */
   translate(lo: number, hi: number, access: number, bank: number): number {
     if (bank === MMU_BANK.M || this.#levels === 0) {
@@ -167,6 +171,10 @@ export class Translation {
                 : (hi >>> 16) & 511
       const place = this.#physical.find(table)
       if (place < 0 || !this.#tableAllows(table, index, PMP.R)) return ACCESS_FAULT
+      if (this.#views.isMissing(place / 4096)) {
+        this.missingPage = place / 4096
+        return MISSING
+      }
       const at = place / 4 + index * 2
       const pte = mem32[at]
       const pteHi = mem32[at + 1]

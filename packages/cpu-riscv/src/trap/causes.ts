@@ -23,4 +23,6 @@ export const Pending = {
   illegal: 2,
   /** A CSR instruction is done except for rd and pc. */
   csrDone: 3,
+  /** A page of guest memory has not arrived yet: the instruction runs again when it has. No trap for the guest. */
+  missing: 4,
 } as const

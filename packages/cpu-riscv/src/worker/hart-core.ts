@@ -58,6 +58,7 @@ export class HartCore {
   readonly #views: GuestViews
   readonly #control: ControlBlock
   readonly #others: OtherHarts | undefined
+  readonly #mmio: MmioClient
   readonly #physical = new Physical()
   readonly #pmp: Pmp
   readonly #tlb: Tlb
@@ -83,6 +84,7 @@ export class HartCore {
     this.#views = views
     this.#control = parts.control
     this.#others = parts.others
+    this.#mmio = parts.mmio
     this.#physical.setRanges(parts.control.mappings())
     this.#pmp = new Pmp(hart, profile.pmpEntries)
     this.#tlb = new Tlb(views.buffer, hart)
@@ -153,8 +155,9 @@ export class HartCore {
     while (this.#exitsLeft-- > 0) {
       const exit = this.#interpreter.exports.run(BUDGET)
       if (exit === Exit.poll) return true
-      if (exit === Exit.trap) this.#finishTrap()
-      else if (!this.#finishSystem()) return false
+      if (exit === Exit.trap) {
+        if (!this.#finishTrap()) return true
+      } else if (!this.#finishSystem()) return false
       if (i32[WORD.halted] !== 0) return true
     }
     return true
@@ -246,27 +249,47 @@ export class HartCore {
     this.#translation.update()
   }
 
-  #finishTrap(): void {
+  /** @returns false: the hart has slept, and polls before it goes on */
+  #finishTrap(): boolean {
     const hart = this.#hart
     const { i32 } = hart
     const pending = i32[WORD.trapPending]
     i32[WORD.trapPending] = Pending.none
+    if (pending === Pending.missing) {
+      this.#mmio.wantPage(this.memory.missingPage)
+      this.#sleep(MAX_WAIT_MS)
+      return false
+    }
     if (pending === Pending.csrDone) {
       const value = hart.get(LAYOUT.trapValue)
-      const insn = this.memory.instructionAt(hart.pc) ?? 0
+      const insn = this.#instruction()
       hart.setX((insn >>> 7) & 31, value)
       hart.retire(4)
       this.#takeInterrupt()
-      return
+      return true
     }
     if (pending === Pending.illegal) {
-      const insn = this.memory.instructionAt(hart.pc) ?? 0
+      const insn = this.#instruction()
       i32[WORD.trapPending] = Pending.none
       takeTrap(hart, CAUSE.illegal, false, insn | 0, 0)
     } else {
       takeTrap(hart, i32[WORD.trapCause], false, i32[WORD.trapValue], i32[WORD.trapValue + 1])
     }
     this.#translation.update()
+    return true
+  }
+
+  /** The one at pc, which has begun: a page of tables that is missing now is waited for without giving way. */
+  #instruction(): number {
+    const { i32 } = this.#hart
+    for (;;) {
+      const insn = this.memory.instructionAt(this.#hart.pc)
+      if (insn !== undefined || i32[WORD.trapPending] !== Pending.missing) return insn ?? 0
+      i32[WORD.trapPending] = Pending.none
+      const page = this.memory.missingPage
+      this.#mmio.wantPage(page)
+      while (this.#views.isMissing(page)) Atomics.wait(i32, WORD.mailbox, Atomics.load(i32, WORD.mailbox), 1)
+    }
   }
 
   /** @returns false: the hart cannot go on */

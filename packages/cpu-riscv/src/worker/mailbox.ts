@@ -1,7 +1,9 @@
-import type { PhysicalMap } from '@ferryvm/core'
+import { type PhysicalMap, pageMissingIn } from '@ferryvm/core'
 import type { HartState } from '../hart/hart-state.ts'
 import { COUNTER, WORD } from '../hart/hart-state.ts'
 import { LAYOUT } from '../hart/layout.ts'
+import { Request } from './requests.ts'
+import { request } from './stale-code.ts'
 
 /**
  * One MMIO access from a hart to the device thread and back. A hart has at most one under way: it writes the request,
@@ -19,6 +21,13 @@ const REQUEST = 1
 const DONE = 2
 const READ = 0
 const WRITE = 1
+/** No access: asks for the page of guest memory with that number. */
+const PAGE = 2
+/** Answers. */
+const FAILED = 0
+const SUCCEEDED = 1
+/** The access needs a page that has not arrived, VALUE is its number: to be made again when it is there. */
+const MISSING = 2
 
 /** Turns of the polling loop before the hart's thread sleeps; about 20 us. */
 const SPIN_TURNS = 2000
@@ -33,6 +42,8 @@ export class MmioClient {
   readonly #doorbell: Int32Array
   /** Of the last successful read: zero-extended. */
   value = 0n
+  /** Why the last access failed: the page of guest memory that it needs, or -1 when nothing answers there. */
+  missingPage = -1
 
   constructor(hart: HartState, doorbell: Int32Array) {
     this.#hart = hart
@@ -52,6 +63,11 @@ export class MmioClient {
     return this.#call(WRITE, address, bytes)
   }
 
+  /** Asks for a page of guest memory; Request.page says when it is there. */
+  wantPage(page: number): void {
+    this.#call(PAGE, page, 0)
+  }
+
   #call(op: number, address: number, bytes: number): boolean {
     const { i32, f64 } = this.#hart
     i32[OP] = op
@@ -67,7 +83,8 @@ export class MmioClient {
       Atomics.wait(i32, STATE, REQUEST, 1000)
     }
     Atomics.store(i32, STATE, IDLE)
-    return i32[OK] !== 0
+    this.missingPage = i32[OK] === MISSING ? Number(this.#hart.u64[VALUE]) : -1
+    return i32[OK] === SUCCEEDED
   }
 }
 
@@ -135,21 +152,29 @@ export class MmioServer {
     const { i32, f64, u64 } = hart
     const address = f64[ADDRESS]
     const bytes = i32[SIZE] as 1 | 2 | 4 | 8
-    let ok = false
+    let answer: number = FAILED
     try {
       if (i32[OP] === READ) {
         const value = this.#map.mmioRead(address, bytes)
-        ok = value !== undefined
+        answer = value !== undefined ? SUCCEEDED : FAILED
         u64[VALUE] = value ?? 0n
-      } else {
-        ok = this.#map.mmioWrite(address, bytes, u64[VALUE])
-      }
+      } else if (i32[OP] === WRITE) {
+        answer = this.#map.mmioWrite(address, bytes, u64[VALUE]) ? SUCCEEDED : FAILED
+      } else this.#fetchPage(hart, address)
     } catch (error) {
-      this.#onError(error)
+      const missing = pageMissingIn(error)
+      if (missing) {
+        u64[VALUE] = BigInt(missing.page)
+        answer = MISSING
+      } else this.#onError(error)
     }
     this.served++
-    i32[OK] = ok ? 1 : 0
+    i32[OK] = answer
     Atomics.store(i32, STATE, DONE)
     Atomics.notify(i32, STATE)
+  }
+
+  #fetchPage(hart: HartState, page: number): void {
+    void this.#map.memory.missing.when(page).then(() => request(hart, Request.page))
   }
 }

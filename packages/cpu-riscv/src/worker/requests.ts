@@ -14,6 +14,8 @@ export const Request = {
   flushAll: 32,
   /** Leave the thread for good. */
   exit: 64,
+  /** A page that the hart waits for has arrived. */
+  page: 128,
 } as const
 
 /** LAYOUT.runState32, written by the hart's thread; others wait on it. */

@@ -126,6 +126,7 @@ export class VirtioPciTransport implements VirtioTransport {
       : {
           read: (address, into) => this.#function.dma.read(address, into),
           write: (address, from) => this.#function.dma.write(address, from),
+          demand: (address, bytes, write) => this.#function.dma.demand?.(address, bytes, write),
         }
     this.state = this.#transportState()
   }

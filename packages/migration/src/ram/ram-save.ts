@@ -1,6 +1,7 @@
 import { type GuestMemory, nextTurn, PAGE_BYTES, type QEMUFileWriter, type RamBlock } from '@ferryvm/core'
 import { pageEncoders } from './encodings.ts'
 import { type PageEncoder, RamRecordWriter, type RamSaveSession } from './page-encoding.ts'
+import { rawPages, zeroPages } from './plain-pages.ts'
 import { RAM_EOS, RAM_MEM_SIZE } from './ram-records.ts'
 import { createZeroPageTest, type IsZeroPage } from './zero-page.ts'
 
@@ -33,7 +34,7 @@ export interface RamSaveStats {
   dirtyPages: number
 }
 
-interface TrackedBlock {
+export interface TrackedBlock {
   readonly block: RamBlock
   readonly pages: number
   /** One bit per page, bit 0 of word 0 first. */
@@ -56,6 +57,7 @@ export class RamSaver {
   readonly stats: RamSaveStats
   readonly #source: RamSource
   readonly #hooks: RamSaverHooks
+  readonly #isZero: IsZeroPage
   #encoders: readonly PageEncoder[]
   #out: RamRecordWriter | undefined
   #completing = false
@@ -71,6 +73,7 @@ export class RamSaver {
   constructor(source: RamSource, hooks: RamSaverHooks = {}, isZero: IsZeroPage = createZeroPageTest(source.memory)) {
     this.#source = source
     this.#hooks = hooks
+    this.#isZero = isZero
     this.#encoders = pageEncoders({ isZero })
     this.stats = { zeroPages: 0, normalPages: 0, bytes: 0, syncCount: 0, dirtyPagesRate: 0, dirtyPages: 0 }
   }
@@ -169,6 +172,19 @@ export class RamSaver {
     await this.sync()
     await this.#send(f, Number.POSITIVE_INFINITY, () => false)
     await this.#endOfSection(f, 'end')
+  }
+
+  /**
+   * The guest is stopped, and the rest goes another way (postcopy): a last look at the dirty log.
+   * @returns every block with the pages that the peer lacks, and encoders that send a page as it is
+   */
+  async handOver(): Promise<{ blocks: readonly TrackedBlock[]; encoders: readonly PageEncoder[] }> {
+    await this.sync()
+    const blocks = this.#blocks
+    const encoders = [zeroPages(this.#isZero), rawPages()]
+    const session = { blocks: blocks.map(({ block }) => block), stats: this.stats, completing: true }
+    for (const encoder of encoders) await encoder.begin?.(session)
+    return { blocks, encoders }
   }
 
   /** Stops the dirty log and forgets which pages were sent. */

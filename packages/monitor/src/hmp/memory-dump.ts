@@ -1,15 +1,19 @@
-import type { Machine } from '@ferryvm/core'
+import { type Machine, whenPagesArrive } from '@ferryvm/core'
 import { MonitorCommandError } from '../errors.ts'
 import { parseNumber } from './hmp-command.ts'
 
 const SIZES: Readonly<Record<string, 1 | 2 | 4 | 8>> = { b: 1, h: 2, w: 4, g: 8 }
 const MAX_BYTES = 1 << 20
 
+/** {@link formatMemory}, once everything it shows is here. */
+export const dumpMemory = (machine: Machine, words: readonly string[]): Promise<string> =>
+  whenPagesArrive(() => formatMemory(machine, words))
+
 /**
  * `xp /fmt addr`: /4xw is four words in hexadecimal. Formats x d u o c; sizes b h w g. 16 bytes in a line.
  * @throws MonitorCommandError
  */
-export function dumpMemory(machine: Machine, words: readonly string[]): string {
+function formatMemory(machine: Machine, words: readonly string[]): string {
   const format = words[0]?.startsWith('/') ? words[0] : '/'
   const match = /^\/(\d*)([xduoc]?)([bhwg]?)([xduoc]?)$/.exec(format)
   if (!match) throw new MonitorCommandError(`"${format}" is no format like /4xw (instructions are not disassembled)`)
@@ -41,6 +45,7 @@ export function dumpMemory(machine: Machine, words: readonly string[]): string {
 function readPhysical(machine: Machine, address: number, size: 1 | 2 | 4 | 8): bigint | undefined {
   const ram = machine.physical.ramMappings().find((m) => address >= m.base && address + size <= m.base + m.sizeBytes)
   if (!ram) return machine.physical.mmioRead(address, size)
+  machine.physical.demand(address, size)
   let value = 0n
   for (let i = size - 1; i >= 0; i--) value = (value << 8n) | BigInt(ram.block.bytes[address - ram.base + i]!)
   return value
