@@ -33,6 +33,10 @@ describe('Linux under load', { timeout: 240_000 }, () => {
     it.skipIf(missing(machines))(name, async () => {
       const hops = await travel(journey, folder.path)
       expect(hops.length).toBe(machines.length - 1)
+      for (const { postcopy: after } of hops) {
+        expect(after!.requests).toBeGreaterThan(5)
+        expect(after!.bytes).toBeGreaterThan(2 ** 20)
+      }
     })
   }
 })

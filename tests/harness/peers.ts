@@ -41,6 +41,8 @@ export interface PostcopyOptions {
 export interface MoveTimes {
   readonly totalMs: number
   readonly downtimeMs: number
+  /** What the guest waited for, and got, after it had moved. */
+  readonly postcopy?: { readonly requests: number; readonly bytes: number }
 }
 
 export interface Peer extends AsyncDisposable {
@@ -118,8 +120,7 @@ async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
         vm.migration.startPostcopy()
       }
       await sent
-      const info = vm.migration.info() as any
-      return { totalMs: info['total-time'], downtimeMs: info.downtime }
+      return moveTimes(vm.migration.info())
     },
     arrived: async () => done,
     [Symbol.asyncDispose]: () => vm[Symbol.asyncDispose](),
@@ -129,6 +130,11 @@ async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
 /** Long enough for a few pages, and not for all. */
 const SWITCH_AFTER_MS = 300
 
+const moveTimes = (info: any): MoveTimes => ({
+  totalMs: info['total-time'],
+  downtimeMs: info.downtime,
+  postcopy: { requests: info.ram['postcopy-requests'], bytes: info.ram['postcopy-bytes'] },
+})
 const postcopyCapabilities = ({ preempt = false }: PostcopyOptions) =>
   ['postcopy-ram', ...(preempt ? ['postcopy-preempt'] : [])].map((capability) => ({ capability, state: true }))
 const precopyLimit = ({ precopyBandwidth = 4 * 2 ** 20 }: PostcopyOptions) => ({ 'max-bandwidth': precopyBandwidth })
@@ -183,8 +189,7 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
         await qemu.qmp('migrate-start-postcopy')
       }
       await sent
-      const info = await qemu.qmp('query-migrate')
-      return { totalMs: info['total-time'], downtimeMs: info.downtime }
+      return moveTimes(await qemu.qmp('query-migrate'))
     },
     async arrived() {
       for (;;) {

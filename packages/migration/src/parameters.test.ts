@@ -70,9 +70,9 @@ describe('capabilities', () => {
     expect(() =>
       capabilities.set([
         { capability: 'events', state: false },
-        { capability: 'postcopy-ram', state: true },
+        { capability: 'x-colo', state: true },
       ]),
-    ).toThrow('capability "postcopy-ram" is not implemented here; it can only be off')
+    ).toThrow('capability "x-colo" is not implemented here; it can only be off')
     expect(capabilities.get('events')).toBe(true)
   })
 })

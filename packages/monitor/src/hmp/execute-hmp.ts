@@ -51,11 +51,11 @@ const hmpCommands: readonly HmpCommand[] = [
   },
   {
     name: 'migrate',
-    args: '[-d] uri',
-    help: 'move the guest to another emulator (-d: do not wait for the end)',
+    args: '[-d] [-r] uri',
+    help: 'move the guest to another emulator (-d: do not wait for the end; -r: go on with a paused postcopy)',
     async run({ migration }, words) {
       const flags = words.filter((w) => w.startsWith('-'))
-      const unknown = flags.find((f) => f !== '-d')
+      const unknown = flags.find((f) => f !== '-d' && f !== '-r')
       if (unknown) throw new MonitorCommandError(`option ${unknown} is not supported`)
       const { done } = migration.start(
         wanted(
@@ -63,6 +63,7 @@ const hmpCommands: readonly HmpCommand[] = [
           0,
           'uri',
         ),
+        { resume: flags.includes('-r') },
       )
       if (!flags.includes('-d')) await done
       return undefined
@@ -73,6 +74,24 @@ const hmpCommands: readonly HmpCommand[] = [
     args: '',
     help: 'give the migration up; the guest stays',
     run: ({ migration }) => void migration.cancel(),
+  },
+  {
+    name: 'migrate_start_postcopy',
+    args: '',
+    help: 'let the guest go first and its memory follow (capability postcopy-ram)',
+    run: ({ migration }) => void migration.startPostcopy(),
+  },
+  {
+    name: 'migrate_pause',
+    args: '',
+    help: 'break the channel of a postcopy migration; both sides wait',
+    run: ({ migration }) => void migration.pause(),
+  },
+  {
+    name: 'migrate_recover',
+    args: 'uri',
+    help: 'wait for the source of a paused postcopy migration to come again',
+    run: ({ migration }, words) => migration.recover(wanted(words, 0, 'uri')).then(() => undefined),
   },
   {
     name: 'migrate_continue',

@@ -25,8 +25,7 @@ export const migrationCommands: readonly QmpCommand[] = [
     ({ migration }, args) => {
       if (args.blk || args.inc)
         throw new MonitorCommandError('block migration is not available; give both sides the same disk')
-      if (args.resume) throw new MonitorCommandError('no paused postcopy migration could be resumed')
-      migration.start(uriOf(args.uri, args.channels))
+      migration.start(uriOf(args.uri, args.channels), { resume: args.resume })
     },
   ),
   command('migrate_cancel', {}, ({ migration }) => migration.cancel()),
@@ -43,15 +42,9 @@ export const migrationCommands: readonly QmpCommand[] = [
     }
     migration.continueSwitchover()
   }),
-  command('migrate-start-postcopy', {}, () => {
-    throw new MonitorCommandError('postcopy-ram was not enabled before the migration started')
-  }),
-  command('migrate-pause', {}, () => {
-    throw new MonitorCommandError('only a postcopy migration can be paused')
-  }),
-  command('migrate-recover', { uri: z.string() }, () => {
-    throw new MonitorCommandError('no paused postcopy migration waits here')
-  }),
+  command('migrate-start-postcopy', {}, ({ migration }) => migration.startPostcopy()),
+  command('migrate-pause', {}, ({ migration }) => migration.pause()),
+  command('migrate-recover', { uri: z.string() }, async ({ migration }, { uri }) => void (await migration.recover(uri))),
   {
     name: 'migrate-set-parameters',
     // Names and ranges are the migration's own table.
