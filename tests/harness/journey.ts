@@ -4,7 +4,15 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { buildLinuxInitramfs, findLinuxGuest } from '../../tooling/guest/linux-guest.ts'
 import { createLinuxWorkloadMonitor, linuxWorkload } from '../../tooling/guest/linux-workload.ts'
-import { createPeer, type MoveTimes, movePeer, type Peer, type PeerBoot, type PeerKind, type PostcopyOptions } from './peers.ts'
+import {
+  createPeer,
+  type MoveTimes,
+  movePeer,
+  type Peer,
+  type PeerBoot,
+  type PeerKind,
+  type PostcopyOptions,
+} from './peers.ts'
 import { createDisk } from './vm.ts'
 
 export interface Journey {

@@ -21,7 +21,9 @@ it('exports these values', () => {
     'LoadOrderError',
     'LoadOrderSanitizer',
     'MigrationPriority',
+    'MissingPages',
     'PAGE_BYTES',
+    'PageMissingError',
     'PhysicalMap',
     'RUN_STATES',
     'RegistrySealedError',
@@ -109,6 +111,8 @@ it('exports these values', () => {
     'list',
     'loadConfiguration',
     'nextTurn',
+    'nowOrWhenPagesArrive',
+    'pageMissingIn',
     'pointerArray',
     'qlist',
     'readVirtualNs',
@@ -149,6 +153,7 @@ it('exports these values', () => {
     'virtualNsReader',
     'vmstateFor',
     'vstruct',
+    'whenPagesArrive',
     'withLayer',
   ])
 })

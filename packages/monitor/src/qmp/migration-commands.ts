@@ -44,7 +44,11 @@ export const migrationCommands: readonly QmpCommand[] = [
   }),
   command('migrate-start-postcopy', {}, ({ migration }) => migration.startPostcopy()),
   command('migrate-pause', {}, ({ migration }) => migration.pause()),
-  command('migrate-recover', { uri: z.string() }, async ({ migration }, { uri }) => void (await migration.recover(uri))),
+  command(
+    'migrate-recover',
+    { uri: z.string() },
+    async ({ migration }, { uri }) => void (await migration.recover(uri)),
+  ),
   {
     name: 'migrate-set-parameters',
     // Names and ranges are the migration's own table.
