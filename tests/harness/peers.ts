@@ -45,6 +45,12 @@ export interface MoveTimes {
   readonly postcopy?: { readonly requests: number; readonly bytes: number }
 }
 
+/** What both sides of a migration are told before it. */
+export interface MigrationSettings {
+  readonly capabilities?: readonly string[]
+  readonly parameters?: Readonly<Record<string, unknown>>
+}
+
 export interface Peer extends AsyncDisposable {
   readonly kind: PeerKind
   type(text: string): void
@@ -52,6 +58,11 @@ export interface Peer extends AsyncDisposable {
   /** Waits for a guest; resolves with the address to send it to. */
   listen(uri: string): Promise<string>
   send(uri: string): Promise<MoveTimes>
+  configure(settings: MigrationSettings): Promise<void>
+  /** `query-migrate`. */
+  info(): Promise<any>
+  /** `migrate-continue`, out of pre-switchover. */
+  continueSwitchover(): Promise<void>
   /** After the sender is done: resolves when the guest runs here. @throws why it could not be loaded */
   arrived(): Promise<void>
 }
@@ -63,13 +74,21 @@ export async function createPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot,
   return kind.startsWith('emu') ? emuPeer(kind, boot) : stockPeer(kind, role, boot, folder)
 }
 
-/** Moves the guest; `from` is closed afterwards. */
-export async function movePeer(from: Peer, to: Peer, uri = 'tcp:127.0.0.1:0'): Promise<MoveTimes> {
+/**
+ * Moves the guest; `from` is closed afterwards.
+ * @param steer what somebody at the sender's monitor does meanwhile
+ */
+export async function movePeer(
+  from: Peer,
+  to: Peer,
+  uri = 'tcp:127.0.0.1:0',
+  steer: (from: Peer) => Promise<void> = async () => {},
+): Promise<MoveTimes> {
   const address = await to.listen(uri)
   const sent = from.send(address)
   const arrived = to.arrived()
   try {
-    const [times] = await Promise.all([sent, arrived])
+    const [times] = await Promise.all([sent, arrived, steer(from)])
     await from[Symbol.asyncDispose]()
     return times
   } catch (error) {
@@ -122,6 +141,12 @@ async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
       await sent
       return moveTimes(vm.migration.info())
     },
+    async configure({ capabilities, parameters = {} }) {
+      if (capabilities) vm.migration.setCapabilities(capabilities.map((capability) => ({ capability, state: true })))
+      vm.migration.setParameters(parameters)
+    },
+    info: async () => vm.migration.info(),
+    continueSwitchover: async () => vm.migration.continueSwitchover(),
     arrived: async () => done,
     [Symbol.asyncDispose]: () => vm[Symbol.asyncDispose](),
   }
@@ -190,6 +215,15 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
       }
       await sent
       return moveTimes(await qemu.qmp('query-migrate'))
+    },
+    async configure({ capabilities, parameters = {} }) {
+      const all = capabilities?.map((capability) => ({ capability, state: true }))
+      if (all) await qemu.qmp('migrate-set-capabilities', { capabilities: all })
+      await qemu.qmp('migrate-set-parameters', parameters)
+    },
+    info: () => qemu.qmp('query-migrate'),
+    async continueSwitchover() {
+      await qemu.qmp('migrate-continue', { state: 'pre-switchover' })
     },
     async arrived() {
       for (;;) {

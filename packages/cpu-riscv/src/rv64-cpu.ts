@@ -6,6 +6,7 @@ import { LAYOUT } from './hart/layout.ts'
 import type { HartProfile } from './hart/profile.ts'
 import { registerNames, X_NAMES } from './hart/register-names.ts'
 import { resetHart } from './hart/reset.ts'
+import { Throttle } from './hart/throttle.ts'
 import { Pmp } from './mmu/pmp.ts'
 import { Interrupts } from './trap/interrupts.ts'
 import { cpuCommonVmstate, cpuVmstate } from './vmstate/cpu-vmstate.ts'
@@ -40,6 +41,7 @@ export class Rv64Cpu implements Cpu {
    * controller's first word after the load decides: if its line is low, it was software.
    */
   readonly #seipUnclaimed = new Set<HartState>()
+  readonly #throttle = new Throttle((on) => (on ? this.#resume() : this.#requestAll(Request.pause)))
 
   constructor(parts: Rv64CpuParts) {
     this.#parts = parts
@@ -92,6 +94,11 @@ export class Rv64Cpu implements Cpu {
   }
 
   start(): void {
+    this.#resume()
+    this.#throttle.start()
+  }
+
+  #resume(): void {
     for (const hart of this.#states) {
       Atomics.and(hart.i32, WORD.request, ~Request.pause)
       Atomics.notify(hart.i32, WORD.request)
@@ -99,6 +106,7 @@ export class Rv64Cpu implements Cpu {
   }
 
   async pause(): Promise<void> {
+    this.#throttle.stop()
     this.#requestAll(Request.pause)
     for (const hart of this.#states) {
       await settle(hart.i32, WORD.runState, (state) => state === RunState.parked || state === RunState.gone)
@@ -127,6 +135,10 @@ export class Rv64Cpu implements Cpu {
         return state === RunState.parked || state === RunState.gone || ((done - wanted[index]) | 0) >= 0
       })
     }
+  }
+
+  throttle(percent: number): void {
+    this.#throttle.percent = percent
   }
 
   get instructionsRetired(): bigint {
@@ -184,6 +196,7 @@ export class Rv64Cpu implements Cpu {
   }
 
   async close(): Promise<void> {
+    this.#throttle.stop()
     this.#requestAll(Request.exit)
     for (const hart of this.#states) {
       await settle(hart.i32, WORD.runState, (state) => state === RunState.gone || state === RunState.starting)

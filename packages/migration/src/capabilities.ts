@@ -31,6 +31,8 @@ export type Capability = (typeof CAPABILITIES)[number]
 
 /** What can be switched on today; the others are known by name and stay off. */
 const IMPLEMENTED: ReadonlySet<Capability> = new Set([
+  'xbzrle',
+  'auto-converge',
   'zero-blocks',
   'events',
   'postcopy-ram',
@@ -41,8 +43,29 @@ const IMPLEMENTED: ReadonlySet<Capability> = new Set([
   'validate-uuid',
 ])
 
+/** What cannot be on together, in the rules of 10.0 (and of 7.2 where only that has the capability). */
+const CONFLICTS: readonly (readonly [Capability, readonly Capability[]])[] = [
+  ['xbzrle', ['multifd', 'mapped-ram']],
+  ['auto-converge', ['dirty-limit']],
+  ['compress', ['multifd', 'postcopy-preempt', 'mapped-ram']],
+  ['postcopy-ram', ['x-ignore-shared', 'multifd', 'mapped-ram']],
+  [
+    'background-snapshot',
+    [
+      ...(['postcopy-ram', 'dirty-bitmaps', 'postcopy-blocktime', 'late-block-activate', 'return-path'] as const),
+      ...(['multifd', 'pause-before-switchover', 'auto-converge', 'release-ram', 'rdma-pin-all'] as const),
+      ...(['compress', 'xbzrle', 'x-colo', 'validate-uuid', 'zero-copy-send'] as const),
+    ],
+  ],
+]
+const REQUIREMENTS: readonly (readonly [Capability, Capability])[] = [
+  ['postcopy-preempt', 'postcopy-ram'],
+  ['switchover-ack', 'return-path'],
+  ['zero-copy-send', 'multifd'],
+]
+
 export class Capabilities {
-  readonly #on = new Set<Capability>()
+  #on: ReadonlySet<Capability> = new Set()
 
   get(name: Capability): boolean {
     return this.#on.has(name)
@@ -62,9 +85,18 @@ export class Capabilities {
         throw new CapabilityError(capability, 'is not implemented here; it can only be off')
       }
     }
-    for (const { capability, state } of changes) {
-      if (state) this.#on.add(capability as Capability)
-      else this.#on.delete(capability as Capability)
+    const next = new Set(this.#on)
+    for (const { capability, state } of changes as readonly { capability: Capability; state: boolean }[]) {
+      if (state) next.add(capability)
+      else next.delete(capability)
     }
+    for (const [capability, others] of CONFLICTS) {
+      const other = next.has(capability) ? others.find((o) => next.has(o)) : undefined
+      if (other) throw new CapabilityError(capability, `cannot be on together with "${other}"`)
+    }
+    for (const [capability, needed] of REQUIREMENTS) {
+      if (next.has(capability) && !next.has(needed)) throw new CapabilityError(capability, `needs "${needed}"`)
+    }
+    this.#on = next
   }
 }

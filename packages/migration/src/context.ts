@@ -12,6 +12,7 @@ import {
 import type { Capabilities } from './capabilities.ts'
 import { MigrationUriError } from './errors.ts'
 import type { Parameters } from './parameters.ts'
+import type { PageEncoder } from './ram/page-encoding.ts'
 import type { RamLoader } from './ram/ram-load.ts'
 import type { RamSaver } from './ram/ram-save.ts'
 import type { MigrationStatus } from './status.ts'
@@ -28,9 +29,11 @@ export interface MigrationContext {
   readonly confirmCompletion: boolean
   readonly ramSaver: RamSaver
   readonly ramLoader: RamLoader
+  /** For the pages of a migration that begins. */
+  encoders(): readonly PageEncoder[]
   readonly globalState: GlobalState
   /** The running outgoing migration's part of the RAM handler's hooks. */
-  outgoing: { limited(): boolean; check(): void } | undefined
+  outgoing: { limited(): boolean; check(): void; synced(dirtiedPages: number): void } | undefined
   status(): MigrationStatus
   setStatus(status: MigrationStatus): void
   /** Keeps an error for `query-migrate`, of a migration that goes on. */

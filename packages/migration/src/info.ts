@@ -1,6 +1,7 @@
 import { PAGE_BYTES } from '@ferryvm/core'
 import type { OutgoingMigration } from './outgoing.ts'
 import type { RamSaver } from './ram/ram-save.ts'
+import type { XbzrleCacheInfo } from './ram/xbzrle/xbzrle-pages.ts'
 import type { MigrationStatus } from './status.ts'
 
 /** `query-migrate`. Member names are the protocol's. Spec: protocol.md section 3. */
@@ -15,6 +16,10 @@ export interface MigrationInfo {
   /** ms */
   'setup-time'?: number
   ram?: MigrationRamInfo
+  /** While the guest is slowed down. */
+  'cpu-throttle-percentage'?: number
+  /** With capability xbzrle. */
+  'xbzrle-cache'?: XbzrleCacheInfo
   'error-desc'?: string
   'blocked-reasons'?: string[]
   'socket-address'?: SocketAddressInfo[]
@@ -97,7 +102,8 @@ export function outgoingInfo(status: MigrationStatus, run: OutgoingMigration, ra
     'postcopy-bytes': pages ? transferred - stats.precopyBytes - stats.downtimeBytes : 0,
     'dirty-sync-missed-zero-copy': 0,
   }
-  return info
+  if (run.throttlePercent > 0) info['cpu-throttle-percentage'] = run.throttlePercent
+  return Object.assign(info, ram.report())
 }
 
 export function forecast(run: OutgoingMigration, ram: RamSaver): MigrationForecast {

@@ -15,6 +15,7 @@ import { IncomingMigration } from './incoming.ts'
 import { forecast, type MigrationForecast, type MigrationInfo, outgoingInfo, type SocketAddressInfo } from './info.ts'
 import { OutgoingMigration } from './outgoing.ts'
 import { Parameters, type ParameterValues } from './parameters.ts'
+import { pageEncoders } from './ram/encodings.ts'
 import { RamLoader } from './ram/ram-load.ts'
 import { RAM_SECTION_VERSION } from './ram/ram-records.ts'
 import { RamSaver } from './ram/ram-save.ts'
@@ -153,7 +154,10 @@ export function createMigration(options: MigrationOptions): Migration {
   const ramSaver = new RamSaver(
     source,
     {
-      onSync: (count) => emit('pass', count),
+      onSync(count, dirtied) {
+        emit('pass', count)
+        context.outgoing?.synced(dirtied)
+      },
       limited: () => context.outgoing?.limited() ?? false,
       check: () => context.outgoing?.check(),
     },
@@ -171,6 +175,13 @@ export function createMigration(options: MigrationOptions): Migration {
     settings: { ...machine.stream, ...options.settings },
     uuid: options.uuid,
     confirmCompletion: options.confirmCompletion ?? true,
+    encoders: () =>
+      pageEncoders({
+        memory: machine.memory,
+        isZero,
+        capability: (name) => capabilities.get(name),
+        parameters: parameters.values,
+      }),
     globalState: globalStateVmstate.createState(),
     outgoing: undefined,
     status: () => status,

@@ -8,6 +8,7 @@ import {
   setGlobalRunState,
   type Transport,
 } from '@ferryvm/core'
+import { AutoConverge } from './auto-converge.ts'
 import { Bandwidth } from './bandwidth.ts'
 import { configurationOf, type MigrationContext } from './context.ts'
 import { MigrationCancelledError, MigrationStateError } from './errors.ts'
@@ -18,6 +19,8 @@ import { receiveReturnPath } from './return-path.ts'
 /** How long a cancel waits for a destination that already has everything and may just be starting the guest. */
 const CONFIRM_GRACE_MS = 2000
 const PING_VALUE = 1
+/** With auto-converge, from the second pass on, how fast a guest writes is looked at this often at least. */
+const SYNC_EVERY_MS = 5000
 
 export interface OutgoingStats {
   startedMs: number
@@ -55,6 +58,8 @@ export class OutgoingMigration {
   /** Set while, and after, the machine was stopped for the switch-over. */
   #halt: { before: RunState; beganMs: number; bytes: number; done: Promise<void> } | undefined
   #windowPages = 0
+  #converge: AutoConverge | undefined
+  #syncedMs = 0
 
   constructor(context: MigrationContext) {
     this.#context = context
@@ -121,8 +126,13 @@ export class OutgoingMigration {
     const context = this.#context
     const { signal } = this.#abort
     const seal = context.machine.sections.seal()
-    context.outgoing = { limited: () => this.bandwidth.exceeded, check: () => signal.throwIfAborted() }
+    context.outgoing = {
+      limited: () => this.bandwidth.exceeded,
+      check: () => signal.throwIfAborted(),
+      synced: (dirtiedPages) => this.#synced(dirtiedPages),
+    }
     try {
+      context.ramSaver.use(context.encoders())
       const channel = await transport.connect(address, { signal, log: context.log })
       this.#channel = channel
       signal.throwIfAborted()
@@ -140,6 +150,7 @@ export class OutgoingMigration {
       throw reason
     } finally {
       clearTimeout(this.#confirmTimer)
+      this.#converge?.stop()
       context.outgoing = undefined
       this.#continue = undefined
       seal[Symbol.dispose]()
@@ -170,7 +181,9 @@ export class OutgoingMigration {
     context.setStatus('active')
 
     this.bandwidth.restart()
+    if (capabilities.get('auto-converge')) this.#converge = this.#autoConverge()
     const toPostcopy = await this.#iterate(saver)
+    this.#converge?.stop()
     if (toPostcopy && !context.settings.preemptAtSetup) await this.#postcopy!.connectUrgent()
 
     await this.#halted('finish-migrate')
@@ -274,11 +287,32 @@ export class OutgoingMigration {
       if (this.#fits()) {
         await ramSaver.sync()
         if (this.#fits()) return false
+      } else if (this.#converge && ramSaver.stats.syncCount > 1 && performance.now() - this.#syncedMs > SYNC_EVERY_MS) {
+        await ramSaver.sync()
       }
       if (this.#postcopyWanted && this.#fits(true)) return true
       if (this.bandwidth.exceeded) await this.#sleep(this.bandwidth.windowLeftMs)
       else await saver.iterate(() => this.bandwidth.exceeded)
     }
+  }
+
+  #autoConverge(): AutoConverge {
+    const { machine, parameters, log } = this.#context
+    const throttle = (percent: number) => {
+      log.debug('throttle', { percent })
+      machine.cpu.throttle?.(percent)
+    }
+    return new AutoConverge(parameters.values, throttle, performance.now())
+  }
+
+  #synced(dirtiedPages: number): void {
+    this.#syncedMs = performance.now()
+    this.#converge?.synced(dirtiedPages, this.bytesAccepted, this.#syncedMs)
+  }
+
+  /** Percent of the time that the guest is made to stand; 0: not at all. */
+  get throttlePercent(): number {
+    return this.#converge?.percent ?? 0
   }
 
   /** @param mustPrecopy looks only at what cannot follow the guest */

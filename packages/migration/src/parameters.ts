@@ -1,7 +1,7 @@
 import { ParameterError } from './errors.ts'
 
 type Kind =
-  | { readonly type: 'size' | 'int'; readonly min: number; readonly max: number }
+  | { readonly type: 'size' | 'int'; readonly min: number; readonly max: number; readonly powerOfTwo?: true }
   | { readonly type: 'bool' }
   | { readonly type: 'string' }
   | { readonly type: 'enum'; readonly values: readonly string[] }
@@ -33,11 +33,11 @@ export const PARAMETERS = {
   'compress-threads': { kind: int(1, 255), default: 8 },
   'compress-wait-thread': { kind: { type: 'bool' }, default: true },
   'decompress-threads': { kind: int(1, 255), default: 2 },
-  'throttle-trigger-threshold': { kind: int(1, 100), default: 50 },
-  'cpu-throttle-initial': { kind: int(1, 99), default: 20 },
-  'cpu-throttle-increment': { kind: int(1, 99), default: 10 },
-  'cpu-throttle-tailslow': { kind: { type: 'bool' }, default: false },
-  'max-cpu-throttle': { kind: int(1, 99), default: 99 },
+  'throttle-trigger-threshold': { kind: int(1, 100), default: 50, implemented: true },
+  'cpu-throttle-initial': { kind: int(1, 99), default: 20, implemented: true },
+  'cpu-throttle-increment': { kind: int(1, 99), default: 10, implemented: true },
+  'cpu-throttle-tailslow': { kind: { type: 'bool' }, default: false, implemented: true },
+  'max-cpu-throttle': { kind: int(1, 99), default: 99, implemented: true },
   'tls-creds': { kind: { type: 'string' }, default: '', implemented: 'with-layers' },
   'tls-hostname': { kind: { type: 'string' }, default: '', implemented: 'with-layers' },
   'max-bandwidth': { kind: size(), default: 128 * MIB, unit: 'bytes/second', hmpUnit: MIB, implemented: true },
@@ -50,7 +50,12 @@ export const PARAMETERS = {
   'multifd-zlib-level': { kind: int(0, 9), default: 1 },
   'multifd-zstd-level': { kind: int(0, 20), default: 1 },
   'multifd-qatzip-level': { kind: int(1, 9), default: 1 },
-  'xbzrle-cache-size': { kind: size(MAX_SIZE, 4096), default: 64 * MIB, unit: 'bytes' },
+  'xbzrle-cache-size': {
+    kind: { type: 'size', min: 4096, max: 2 ** 31, powerOfTwo: true },
+    default: 64 * MIB,
+    unit: 'bytes',
+    implemented: true,
+  },
   'max-postcopy-bandwidth': { kind: size(), default: 0, unit: 'bytes/second' },
   'tls-authz': { kind: { type: 'string' }, default: '', implemented: 'with-layers' },
   'x-vcpu-dirty-limit-period': { kind: int(1, 1000), default: 1000, unit: 'ms' },
@@ -102,7 +107,12 @@ export class Parameters {
       }
       return [[name, checked] as const]
     })
-    Object.assign(this.values, Object.fromEntries(accepted))
+    const next = { ...this.values, ...Object.fromEntries(accepted) }
+    if (next['max-cpu-throttle'] < next['cpu-throttle-initial']) {
+      const wanted = `an integer from ${next['cpu-throttle-initial']} (cpu_throttle_initial) to 99`
+      throw new ParameterError('max-cpu-throttle', `is ${wanted}, not ${next['max-cpu-throttle']}`)
+    }
+    Object.assign(this.values, next)
   }
 
   /**
@@ -134,6 +144,8 @@ function check(name: string, { kind }: ParameterDefinition, value: unknown): num
     default: {
       const range = kind.max === MAX_SIZE ? `an integer from ${kind.min}` : `an integer from ${kind.min} to ${kind.max}`
       if (typeof value !== 'number' || !Number.isInteger(value)) return fail(range)
+      if (kind.powerOfTwo && !Number.isInteger(Math.log2(value)))
+        return fail(`a power of two from ${kind.min} to ${kind.max}`)
       return value >= kind.min && value <= kind.max ? value : fail(range)
     }
   }

@@ -50,6 +50,8 @@ export interface Cpu {
    * `dirtyLog.enabled = true` and after each `dirtyLog.take`, before page contents are read. Harts may be running.
    */
   flushWriteTlb(): Promise<void>
+  /** Makes the harts stand for that part of the time while they run: 0 (not at all) to 99 percent. */
+  throttle?(percent: number): void
   /** Instructions retired by all harts since the CPU was made. */
   readonly instructionsRetired: bigint
   /** A register for monitors and tests: `pc`, `a0`, `f3`, `satp` ... Harts must be paused. */

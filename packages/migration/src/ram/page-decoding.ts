@@ -27,9 +27,9 @@ export interface PageDecoder {
 
 /** What a migration's capabilities add to the loading of the `ram` section. */
 export interface RamLoadSession {
-  /** Beside ZERO and PAGE. */
+  /** Beside ZERO, PAGE and XBZRLE. */
   readonly decoders?: readonly PageDecoder[]
-  /** Pages beside the stream: PAGE and ZERO records are refused. */
+  /** Pages beside the stream: page records are refused. */
   readonly pagesElsewhere?: boolean
   /** Fields that follow a block's name and length in the block list, in order. */
   readonly blockFields?: readonly BlockField[]

@@ -1,4 +1,5 @@
 import type { QEMUFileWriter, RamBlock } from '@ferryvm/core'
+import type { MigrationInfo } from '../info.ts'
 import { RAM_CONTINUE } from './ram-records.ts'
 
 /**
@@ -27,8 +28,8 @@ export interface PageEncoder {
   wrapped?(out: RamRecordWriter): void | Promise<void>
   /** Just before the EOS record of that section. `end`: the guest is stopped, and no page follows. */
   sectionEnds?(section: 'start' | 'part' | 'end', out: RamRecordWriter): void | Promise<void>
-  /** Adds its counters to `query-migrate`, while and after it was used. */
-  report?(info: Record<string, unknown>): void
+  /** Its counters in `query-migrate`, while and after it was used. */
+  report?(): Partial<MigrationInfo>
   /** Also after a failure, and perhaps without a `begin`. */
   cleanup?(): void
 }

@@ -11,6 +11,8 @@ import {
   RAM_MULTIFD_FLUSH,
   RAM_SECTION_VERSION,
 } from './ram-records.ts'
+import { createXbzrleDecode } from './xbzrle/xbzrle-decode.ts'
+import { xbzrleDecoder } from './xbzrle/xbzrle-pages.ts'
 import { createZeroPageTest, type IsZeroPage } from './zero-page.ts'
 
 /** Pages between two looks at the clock while loading; a page takes well under a microsecond. */
@@ -38,7 +40,10 @@ export class RamLoader {
 
   constructor(memory: GuestMemory, blocks: () => readonly RamBlock[], isZero: IsZeroPage = createZeroPageTest(memory)) {
     this.#blocks = blocks
-    this.#plain = plainPageDecoders(isZero, this.stats)
+    this.#plain = [
+      ...plainPageDecoders(isZero, this.stats),
+      xbzrleDecoder(() => createXbzrleDecode(memory), this.stats),
+    ]
     const record = {
       block: undefined as unknown as RamBlock,
       offset: 0,

@@ -1,5 +1,5 @@
 import { type GuestMemory, nextTurn, PAGE_BYTES, type QEMUFileWriter, type RamBlock } from '@ferryvm/core'
-import { pageEncoders } from './encodings.ts'
+import type { MigrationInfo } from '../info.ts'
 import { type PageEncoder, RamRecordWriter, type RamSaveSession } from './page-encoding.ts'
 import { rawPages, zeroPages } from './plain-pages.ts'
 import { RAM_EOS, RAM_MEM_SIZE } from './ram-records.ts'
@@ -42,8 +42,8 @@ export interface TrackedBlock {
 }
 
 export interface RamSaverHooks {
-  /** A sync of the dirty log has been done; `count` starts at 1. */
-  onSync?(count: number): void
+  /** A sync of the dirty log has been done; `count` starts at 1. `dirtied`: pages that were written since the one before. */
+  onSync?(count: number, dirtied: number): void
   /** True once the current window's budget is used up. Not asked while the guest is stopped. */
   limited?(): boolean
   /** How long one pass may take before its section ends, ms. Default 50. */
@@ -74,7 +74,7 @@ export class RamSaver {
     this.#source = source
     this.#hooks = hooks
     this.#isZero = isZero
-    this.#encoders = pageEncoders({ isZero })
+    this.#encoders = [zeroPages(isZero), rawPages()]
     this.stats = { zeroPages: 0, normalPages: 0, bytes: 0, syncCount: 0, dirtyPagesRate: 0, dirtyPages: 0 }
   }
 
@@ -84,8 +84,8 @@ export class RamSaver {
   }
 
   /** Counters of the encodings for `query-migrate`. */
-  report(info: Record<string, unknown>): void {
-    for (const encoder of this.#encoders) encoder.report?.(info)
+  report(): Partial<MigrationInfo> {
+    return Object.assign({}, ...this.#encoders.map((encoder) => encoder.report?.()))
   }
 
   /** Of all blocks; stays known after the end. */
@@ -152,7 +152,7 @@ export class RamSaver {
       this.#rateSince = now
       this.#rateFresh = 0
     }
-    this.#hooks.onSync?.(++this.stats.syncCount)
+    this.#hooks.onSync?.(++this.stats.syncCount, fresh)
   }
 
   /** One pass. @returns true when no page is dirty as far as known */

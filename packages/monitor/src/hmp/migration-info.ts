@@ -45,6 +45,17 @@ export function infoMigrate({ migration }: MonitorContext): string {
     if (ram['downtime-bytes']) put('downtime ram', kib(ram['downtime-bytes']), 'kbytes')
     if (ram['postcopy-bytes']) put('postcopy ram', kib(ram['postcopy-bytes']), 'kbytes')
   }
+  const xbzrle = info['xbzrle-cache']
+  if (xbzrle) {
+    put('cache size', xbzrle['cache-size'], 'bytes')
+    put('xbzrle transferred', kib(xbzrle.bytes), 'kbytes')
+    put('xbzrle pages', xbzrle.pages, 'pages')
+    put('xbzrle cache miss', xbzrle['cache-miss'], 'pages')
+    lines.push(`xbzrle cache miss rate: ${xbzrle['cache-miss-rate'].toFixed(2)}`)
+    lines.push(`xbzrle encoding rate: ${xbzrle['encoding-rate'].toFixed(2)}`)
+    put('xbzrle overflow', xbzrle.overflow, '')
+  }
+  put('cpu throttle percentage', info['cpu-throttle-percentage'], '')
   const addresses = info['socket-address']
   if (addresses) {
     lines.push('socket address: [')

@@ -1,0 +1,110 @@
+/**
+ * How memory travels: capabilities of the RAM section between `emu` and stock QEMU, both ways. Each chain of machines is one
+ * test; the guest, which writes memory all the time, says at its end whether a byte was lost.
+ */
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { createGuestMonitor, type EmbeddedGuestOptions, embeddedGuestImage } from '@ferryvm/embedded-guest'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { createPeer, type MigrationSettings, movePeer, type Peer, type PeerKind } from './harness/peers.ts'
+import { stockQemu10 } from './stock-qemu/stock-10.ts'
+import { scratchFolder, stockQemuMissing } from './stock-qemu/stock-qemu.ts'
+
+const MiB = 2 ** 20
+const no72 = stockQemuMissing()
+const no10 = stockQemu10() ? undefined : 'no packages of stock QEMU 10.0 beside the repository'
+for (const reason of [no72, no10]) if (reason) console.warn(`skipped: ${reason}`)
+
+interface Way extends MigrationSettings {
+  readonly name: string
+  readonly chains: readonly (readonly PeerKind[])[]
+  readonly guest?: EmbeddedGuestOptions
+  /** Nothing goes on before this holds for the sender's `query-migrate`; then the guest may go. */
+  readonly until?: (info: any) => boolean
+}
+
+/** A 7.2 that sends is not asked what became of the guest: it loses writes of a guest that writes much while it looks at its dirty log again and again, also to 7.2. */
+const WRITING: readonly (readonly PeerKind[])[] = [
+  ['emu-7.2', '7.2'],
+  ['7.2', 'emu-7.2'],
+  ['emu-10.0', '10.0', 'emu-10.0'],
+]
+/** Writes one word per page, and every page some times per second. */
+const PAGE_TOUCHING = { dirtyBytes: 4 * MiB, dirtyBytesPerSecond: 64 * MiB, dirtyWordsPerPage: 1 }
+/** It does not end by itself until it is allowed to. (With 0, stock QEMU does not look at the dirty log again.) */
+const HELD_BACK = { 'max-bandwidth': 4 * MiB, 'downtime-limit': 1 }
+
+const ways: readonly Way[] = [
+  {
+    name: 'xbzrle',
+    chains: WRITING,
+    capabilities: ['xbzrle'],
+    parameters: { ...HELD_BACK, 'xbzrle-cache-size': 16 * MiB },
+    guest: PAGE_TOUCHING,
+    until: (info) => info['xbzrle-cache']?.pages > 5,
+  },
+  {
+    name: 'auto-converge',
+    chains: WRITING.filter(([first]) => first !== '7.2'),
+    capabilities: ['auto-converge'],
+    parameters: { ...HELD_BACK, 'max-bandwidth': 2 * MiB, 'cpu-throttle-initial': 50 },
+    guest: PAGE_TOUCHING,
+    until: (info) => info['cpu-throttle-percentage'] >= 50,
+  },
+]
+
+async function until(from: Peer, holds: (info: any) => boolean, limitMs = 30_000): Promise<void> {
+  for (const began = Date.now(); ; await delay(20)) {
+    const info = await from.info()
+    if (holds(info)) return
+    if (info.status === 'failed' || info.status === 'completed' || Date.now() - began > limitMs) {
+      throw new Error(`${from.kind} never came to that: ${JSON.stringify(info)}`)
+    }
+  }
+}
+
+let folder: ReturnType<typeof scratchFolder>
+beforeEach(() => {
+  folder = scratchFolder()
+})
+afterEach(() => folder.remove())
+
+describe.skipIf(no72)('memory between emu and stock QEMU', { timeout: 90_000 }, () => {
+  for (const way of ways) {
+    for (const chain of way.chains) {
+      it.skipIf(no10 !== undefined && chain.includes('10.0'))(`${way.name}: ${chain.join(' to ')}`, async () => {
+        const kernel = join(folder.path, 'guest.bin')
+        const image = { dirtyBytes: 4 * MiB, dirtyBytesPerSecond: 4 * MiB, lcgStepsPerSecond: 200_000, ...way.guest }
+        writeFileSync(kernel, embeddedGuestImage({ ...image, linesPerSecond: 20, earlyTimer: true }))
+        const guest = createGuestMonitor()
+        const boot = { kernel, ramBytes: 32 * MiB, onOutput: (text: string) => guest.push(text) }
+        let here: Peer = await createPeer(chain[0]!, 'source', boot, folder.path)
+        try {
+          await here.start()
+          await guest.until((g) => g.lines > 3, 30_000)
+          for (const kind of chain.slice(1)) {
+            const there = await createPeer(kind, 'destination', boot, folder.path)
+            await here.configure(way)
+            await there.configure(way)
+            await movePeer(here, there, 'tcp:127.0.0.1:0', async (from) => {
+              if (!way.until) return
+              await until(from, way.until)
+              await from.configure({ parameters: { 'max-bandwidth': 0, 'downtime-limit': 2000 } })
+            })
+            here = there
+            const { lines } = guest
+            await guest.until((g) => g.lines > lines + 3, 30_000)
+          }
+          if (chain.slice(0, -1).includes('7.2') && way.chains === WRITING) return
+          here.type('q')
+          await guest.until((g) => g.verdicts.length > 0, 30_000)
+          expect(guest.problems).toEqual([])
+          expect(guest.verdicts[0]).toMatchObject({ ok: true })
+        } finally {
+          await here[Symbol.asyncDispose]()
+        }
+      })
+    }
+  }
+})
