@@ -86,10 +86,26 @@ export function checkAuthority(
   if (!first.ca) throw new TlsCredentialsError(`${authorityPath}: the certificate is not that of an authority (CA)`)
   if (certificate.ca)
     throw new TlsCredentialsError(`${path}: the certificate is that of an authority (CA), not of an end`)
-  const issuer = [...intermediates, ...authorities].find((candidate) => certificate.checkIssued(candidate))
-  if (!issuer || !certificate.verify(issuer.publicKey)) {
+  if (!leadsTo(certificate, intermediates, authorities)) {
     throw new TlsCredentialsError(
       `${path} was not issued by the authority of ${authorityPath}; both must come from one CA`,
     )
   }
+}
+
+/** Whether one issued the next, from an authority down to the certificate. */
+function leadsTo(
+  certificate: X509Certificate,
+  intermediates: readonly X509Certificate[],
+  authorities: readonly X509Certificate[],
+): boolean {
+  const issuerIn = (list: readonly X509Certificate[], of: X509Certificate) =>
+    list.find((candidate) => of.checkIssued(candidate) && of.verify(candidate.publicKey))
+  let at: X509Certificate | undefined = certificate
+  // One step for each that there is: a circle ends.
+  for (let steps = 0; at && steps <= intermediates.length; steps++) {
+    if (issuerIn(authorities, at)) return true
+    at = issuerIn(intermediates, at)
+  }
+  return false
 }

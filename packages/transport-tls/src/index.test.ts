@@ -14,5 +14,5 @@ it('has these public names', () => {
     'loadTlsCredentials',
     'tls',
   ])
-  expect(Object.keys(pki).sort()).toEqual(['createAuthority', 'initTlsFolder'])
+  expect(Object.keys(pki).sort()).toEqual(['addPskUser', 'createAuthority', 'initTlsFolder', 'openAuthority'])
 })

@@ -81,10 +81,10 @@ export function handshakeError(
   for (const [pattern, problem] of HANDSHAKE_PROBLEMS) {
     if (pattern.test(code)) return new TlsHandshakeError(problem, error)
   }
-  if (code === 'ECONNRESET' || code === 'EPIPE') {
+  if (/^(ECONNRESET|EPIPE|FERRY_CHANNEL_CLOSED)$/.test(code)) {
     const why =
       credentials.kind === 'psk'
-        ? `it has other keys in its keys.psk, or no tls-creds; its log says which`
+        ? `it has other keys in its keys.psk, credentials of another kind, or no tls-creds; its log says which`
         : `it refused what it saw, or has no tls-creds; its log says which`
     return new TlsHandshakeError(`the peer closed the connection during the handshake: ${why}`, error)
   }

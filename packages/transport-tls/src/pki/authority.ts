@@ -1,4 +1,5 @@
 import 'reflect-metadata' // before the next one, which needs it
+import { createPrivateKey } from 'node:crypto'
 import { isIP } from 'node:net'
 import {
   BasicConstraintsExtension,
@@ -8,10 +9,13 @@ import {
   KeyUsageFlags,
   KeyUsagesExtension,
   SubjectAlternativeNameExtension,
+  X509Certificate,
   X509CertificateGenerator,
   X509CrlGenerator,
   X509CrlReason,
 } from '@peculiar/x509'
+
+import { TlsCredentialsError } from '../errors.ts'
 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
 const DAY_MS = 86_400_000
@@ -61,9 +65,32 @@ export async function createAuthority(name = 'ferryvm migration CA', days = 3650
       new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
     ],
   })
+  return authority(own, keys.privateKey, await privatePem(keys), { notBefore, notAfter })
+}
+
+/** The CA whose certificate and key are in those PEM texts. @throws TlsCredentialsError they are no such thing */
+export async function openAuthority(certPem: string, keyPem: string): Promise<Authority> {
+  try {
+    const own = new X509Certificate(certPem)
+    // Through Node's own parser, which takes every form of PEM.
+    const pkcs8 = createPrivateKey(keyPem).export({ type: 'pkcs8', format: 'der' })
+    const key = await crypto.subtle.importKey('pkcs8', new Uint8Array(pkcs8), ALGORITHM, true, ['sign'])
+    const { notAfter } = own
+    return authority(own, key, keyPem, { notBefore: new Date(Date.now() - CLOCK_SLACK_MS), notAfter })
+  } catch (cause) {
+    throw new TlsCredentialsError(`this is no CA with a P-256 key: ${(cause as Error).message}`, { cause })
+  }
+}
+
+function authority(
+  own: X509Certificate,
+  signingKey: CryptoKey,
+  key: string,
+  { notBefore, notAfter }: { notBefore: Date; notAfter: Date },
+): Authority {
   return {
     cert: pem(own.toString('pem')),
-    key: await privatePem(keys),
+    key,
     async issue({ endpoint, name: commonName, hosts = [], ...dates }) {
       const issuedKeys = await newKeys()
       const purpose = endpoint === 'server' ? ExtendedKeyUsage.serverAuth : ExtendedKeyUsage.clientAuth
@@ -86,7 +113,7 @@ export async function createAuthority(name = 'ferryvm migration CA', days = 3650
         notAfter: dates.notAfter ?? notAfter,
         signingAlgorithm: ALGORITHM,
         publicKey: issuedKeys.publicKey,
-        signingKey: keys.privateKey,
+        signingKey,
         extensions,
       })
       return { cert: pem(certificate.toString('pem')), key: await privatePem(issuedKeys), serialNumber }
@@ -97,7 +124,7 @@ export async function createAuthority(name = 'ferryvm migration CA', days = 3650
         thisUpdate: notBefore,
         nextUpdate: notAfter,
         signingAlgorithm: ALGORITHM,
-        signingKey: keys.privateKey,
+        signingKey,
         entries: issued.map(({ serialNumber }) => ({
           serialNumber,
           revocationDate: notBefore,
