@@ -51,13 +51,12 @@ function findInRam(map: PhysicalMap, encodings: readonly number[]): number | und
   for (const { base, block } of map.ramMappings()) {
     if (base < 0x8000_0000) continue // flash and boot ROM are the receiver's kind as well
     const halfwords = new Uint16Array(block.bytes.buffer, block.bytes.byteOffset, block.bytes.byteLength >> 1)
-    const lows = new Set(encodings.map((e) => e & 0xffff))
-    const [low] = lows
-    for (let i = 0; i < halfwords.length - 1; i++) {
-      if (halfwords[i] !== low) continue
-      const word = (halfwords[i]! | (halfwords[i + 1]! << 16)) >>> 0
-      if (encodings.includes(word)) return base + 2 * i
-    }
+    // `indexOf` is native: this runs while the guest stands still, over all of its memory.
+    for (const low of new Set(encodings.map((e) => e & 0xffff)))
+      for (let i = halfwords.indexOf(low); i >= 0; i = halfwords.indexOf(low, i + 1)) {
+        const word = (halfwords[i]! | ((halfwords[i + 1] ?? 0) << 16)) >>> 0
+        if (encodings.includes(word)) return base + 2 * i
+      }
   }
   return undefined
 }

@@ -36,6 +36,7 @@ class PayloadReader {
   readonly #payload: Uint8Array
   readonly #view: DataView
   readonly #base: number
+  #copy: Uint8Array | undefined
   at = 0
 
   constructor(payload: Uint8Array, base: number) {
@@ -74,9 +75,38 @@ class PayloadReader {
       values.push(this.#payload.slice(offset, this.at))
       return { name: field.name, type: 'buffer', offset, bytes, values }
     }
+    if (count > 1 && field.struct && isFixed(field, 0)) return this.#later(field, count, depth)
     for (let i = 0; i < count; i++) values.push(this.#value(field, depth))
     const packed = field.array_len !== undefined && { array: 'packed' as const }
     return { name: field.name, type: field.type, offset, bytes, values, ...packed }
+  }
+
+  /**
+   * Elements that nothing can be wrong with become objects when somebody looks: a virtio device has a thousand queues,
+   * hardly one of them in use.
+   */
+  #later(field: FieldDescription, count: number, depth: number): FieldNode {
+    const { name, type, size } = field
+    const offset = this.at
+    this.at += size * count
+    // The payload is borrowed; what is read later reads a copy.
+    this.#copy ??= this.#payload.slice()
+    const reader = new PayloadReader(this.#copy, this.#base)
+    let values: Value[] | undefined
+    return {
+      name,
+      type,
+      offset,
+      bytes: size * count,
+      get values() {
+        if (values) return values
+        reader.at = offset
+        values = []
+        for (let i = 0; i < count; i++) values.push(reader.#value(field, depth))
+        return values
+      },
+      array: 'packed',
+    }
   }
 
   #indexed(fields: readonly FieldDescription[], end: number, depth: number): FieldNode {
@@ -159,6 +189,21 @@ class PayloadReader {
     if (this.at >= end || this.#payload[this.at] !== byte) this.fail(`${name}: byte ${byte} of a list was expected`)
     this.at++
   }
+}
+
+/** Whether the bytes of an element can be anything: no list, no subsection, and sizes that add up. */
+function isFixed({ type, size, struct, inline, index }: FieldDescription, depth: number): boolean {
+  if (index !== undefined || inline || type === 'qtailq' || type === 'qlist' || type === 'gtree' || type === 'virtio')
+    return false
+  if (!struct) return true
+  if (depth > MAX_DEPTH || (struct.subsections && struct.subsections.length > 0)) return false
+  let sum = 0
+  for (const field of struct.fields) {
+    const count = field.array_len ?? 1
+    if ((field.size === 0 && count > 1) || count > MAX_ELEMENTS || !isFixed(field, depth + 1)) return false
+    sum += field.size * count
+  }
+  return sum === size
 }
 
 /** Elements that are described one by one: `index` 0, 1, ...; the last may lack it (10.0). */

@@ -47,12 +47,21 @@ export interface LeafType {
   /** Inclusive bounds of integers; none for bool. */
   readonly range?: readonly [bigint, bigint]
 }
+const GETTERS: Readonly<Record<string, LeafType['get']>> = {
+  i1: (view, at) => view.getInt8(at),
+  u1: (view, at) => view.getUint8(at),
+  i2: (view, at) => view.getInt16(at),
+  u2: (view, at) => view.getUint16(at),
+  i4: (view, at) => view.getInt32(at),
+  u4: (view, at) => view.getUint32(at),
+  i8: (view, at) => view.getBigInt64(at),
+  u8: (view, at) => view.getBigUint64(at),
+}
 const integer = (bytes: 1 | 2 | 4 | 8, signed: boolean): LeafType => {
   const bits = BigInt(bytes * 8)
-  const name = `${bytes === 8 ? 'Big' : ''}${signed ? 'Int' : 'Uint'}${bytes * 8}`
   return {
     bytes,
-    get: (view, at) => (view as any)[`get${name}`](at),
+    get: GETTERS[`${signed ? 'i' : 'u'}${bytes}`]!,
     range: signed ? [-(1n << (bits - 1n)), (1n << (bits - 1n)) - 1n] : [0n, (1n << bits) - 1n],
   }
 }
@@ -79,12 +88,13 @@ const LEAVES = new Map<string, LeafType>([
   ['float64', integer(8, false)],
   ['nullptr', integer(1, false)],
 ])
+for (const [name, leaf] of [...LEAVES]) LEAVES.set(`${name} equal`, leaf)
 /** @param size as described; a type of another size than ours is bytes */
 export function leafType(type: string, size: number): LeafType | undefined {
   const leaf = leafOf(type)
   return leaf?.bytes === size ? leaf : undefined
 }
-export const leafOf = (type: string): LeafType | undefined => LEAVES.get(type.replace(/ equal$/, ''))
+export const leafOf = (type: string): LeafType | undefined => LEAVES.get(type)
 
 /** The description of a node, for the JSON after the stream. `style`: whose habit. Spec: stream.md section 6. */
 export function describeNode(node: StateNode, style: '7.2' | '10.0'): VmstateDescription {
