@@ -20,7 +20,11 @@ const both = (name: string) => [`rv72-${name}`, `rv100-${name}`]
 const GUESTS: readonly Guest[] = [
   {
     recorded: both('bm-pci-smp2'),
-    board: { harts: 2, devices: [virtioBlk({ drive }, { bus: 'pcie.0' }), virtioRng({}, { bus: 'pcie.0' })] },
+    board: {
+      harts: 2,
+      profile: 'qemu-10.0',
+      devices: [virtioBlk({ drive }, { bus: 'pcie.0' }), virtioRng({}, { bus: 'pcie.0' })],
+    },
   },
   {
     recorded: [],

@@ -52,6 +52,10 @@ const table: Vmstate<LoadablePciState> = vmstateFor<LoadablePciState>()({
       },
     }),
   },
+  // What an earlier stream brought (one that failed, say) is no bound for this one.
+  preLoad: (state) => {
+    state.version_id = PCI_DEVICE_VERSION
+  },
   postLoad: (state) => state.afterLoad(),
   create: () => {
     throw new Error('a PCI function makes its own state')

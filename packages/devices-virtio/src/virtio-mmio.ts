@@ -181,6 +181,7 @@ class Slot implements VirtioTransport {
   }
 
   reset(): void {
+    if (!this.#backend) return // nothing was written to an empty slot, and its thousand queues take time
     this.#deviceFeaturesSel = this.#driverFeaturesSel = this.#pageShift = 0
     virtioMmioVmstate.resetState(this.#written)
     this.#softReset()

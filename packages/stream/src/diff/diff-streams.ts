@@ -1,11 +1,11 @@
 import { Inspector } from '../inspect/inspect-stream.ts'
-import type { StreamReport } from '../inspect/report.ts'
+import type { SectionReport, StreamReport } from '../inspect/report.ts'
 import { hexOf, type Json, valueJson } from '../inspect/report-json.ts'
 import { bytesText, scalarText, size } from '../inspect/report-text.ts'
 import { leavesOf } from '../rewrite/field-path.ts'
 import type { ByteSource } from '../source/byte-source.ts'
 import { isBytes, type StateNode, type Value } from '../state/state-node.ts'
-import type { RamBlockList, RamRecord, StreamProblem } from '../walk/visitor.ts'
+import type { RamBlockList, RamRecord, StateElement, StreamProblem } from '../walk/visitor.ts'
 import { type WalkOptions, walkStream } from '../walk/walk-stream.ts'
 import { PageHashes } from './page-hashes.ts'
 
@@ -56,7 +56,7 @@ export async function diffStreams(a: ByteSource, b: ByteSource, options: WalkOpt
   const [ra, rb] = [left.report(0), right.report(0)]
   const general = generalDifferences(ra, rb)
   const ram = ramDifferences(left, right, ra, rb)
-  const sections = sectionDifferences(ra, rb)
+  const sections = sectionDifferences(left, right, ra, rb)
   return {
     same: general.length === 0 && ram.length === 0 && sections.length === 0,
     general,
@@ -68,7 +68,13 @@ export async function diffStreams(a: ByteSource, b: ByteSource, options: WalkOpt
 
 class HashingInspector extends Inspector {
   hashes: PageHashes[] = []
+  /** By the section that is reported: what is the same byte for byte need not be compared field by field. */
+  readonly payloads = new Map<SectionReport, Uint8Array>()
   #pages = 4096
+  override state(element: StateElement): void {
+    super.state(element)
+    this.payloads.set(this.lastSection!, element.payload.slice())
+  }
   override ramBlocks(list: RamBlockList): void {
     super.ramBlocks(list)
     this.hashes = list.blocks.map(() => new PageHashes())
@@ -133,7 +139,12 @@ function ramDifferences(
   return differences
 }
 
-function sectionDifferences(a: StreamReport, b: StreamReport): SectionDifference[] {
+function sectionDifferences(
+  left: HashingInspector,
+  right: HashingInspector,
+  a: StreamReport,
+  b: StreamReport,
+): SectionDifference[] {
   const full = (r: StreamReport) =>
     new Map(r.sections.filter((s) => s.kind === 'full').map((s) => [`${s.idstr}/${s.instanceId}`, s]))
   const [as, bs] = [full(a), full(b)]
@@ -144,7 +155,9 @@ function sectionDifferences(a: StreamReport, b: StreamReport): SectionDifference
       differences.push({ name, only: mine ? 'a' : 'b', fields: [] })
       continue
     }
-    const fields = fieldDifferences(mine.state!, theirs.state!)
+    const [mineBytes, theirBytes] = [left.payloads.get(mine), right.payloads.get(theirs)]
+    const same = mine.version === theirs.version && mineBytes && theirBytes && equal(mineBytes, theirBytes)
+    const fields = same ? [] : fieldDifferences(mine.state!, theirs.state!)
     const versions = mine.version !== theirs.version && ([mine.version, theirs.version] as const)
     if (fields.length > 0 || versions) differences.push({ name, ...(versions && { versions }), fields })
   }

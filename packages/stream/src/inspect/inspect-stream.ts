@@ -81,6 +81,11 @@ export class Inspector implements StreamVisitor {
     }
   }
 
+  /** The latest that was met. */
+  get lastSection(): SectionReport | undefined {
+    return this.#sections.at(-1)
+  }
+
   head(bytes: Uint8Array): void {
     this.#version = bytes[7]
   }

@@ -8,8 +8,8 @@ const BUFFER_BYTES = 1 << 20
  */
 export class StreamCursor {
   readonly #source: ByteSource
-  bytes = new Uint8Array(BUFFER_BYTES)
-  view = new DataView(this.bytes.buffer)
+  bytes: Uint8Array<ArrayBuffer>
+  view: DataView
   /** First byte not taken, and the end of what was read, in `bytes`. */
   start = 0
   end = 0
@@ -19,6 +19,9 @@ export class StreamCursor {
 
   constructor(source: ByteSource) {
     this.#source = source
+    const { size = BUFFER_BYTES } = source
+    this.bytes = new Uint8Array(Math.min(BUFFER_BYTES, Math.max(4096, size + 1)))
+    this.view = new DataView(this.bytes.buffer)
   }
 
   get available(): number {

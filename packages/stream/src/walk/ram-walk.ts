@@ -184,6 +184,7 @@ export class RamWalk {
     const raw: Uint8Array[] = [cursor.peek(8).slice()]
     cursor.start += 8
     const blocks: RamBlockEntry[] = []
+    this.#index.clear()
     let left = total
     while (left > 0) {
       if (blocks.length >= this.#bounds.ramBlocks)

@@ -164,6 +164,19 @@ describe('what is wrong is told with its place', () => {
       expect.stringMatching(/^note .* there is no description/),
     ])
   })
+  it('of two block lists the second counts', async () => {
+    const stream = withRam()
+      .next('part', 2)
+      .blocks({ other: 0x1000 })
+      .footer(2)
+      .next('part', 2)
+      .u64(2n)
+      .str8('ram')
+      .raw(0)
+      .done()
+    const report = await inspectStream(bytesSource(stream))
+    expect(report.problems.at(-1)).toMatchObject({ message: 'RAM block "ram" is not in the block list', fatal: true })
+  })
   it('an unknown command and one of the wrong length are notes', async () => {
     const stream = withRam().command(77, page(0).subarray(0, 3)).command(2, new Uint8Array(1)).end().done()
     expect(await said(stream)).toEqual([
