@@ -83,11 +83,11 @@ class HashingInspector extends Inspector {
     super.ram(record)
     const hashes = this.hashes[record.block]
     if (!hashes) return
-    const { bytes, payloadAt } = record
-    if (record.kind === 'page') this.#pages = bytes.length - payloadAt
+    const { payloadAt } = record
+    if (record.kind === 'page') this.#pages = record.size - payloadAt
     const page = record.pageOffset / this.#pages
-    if (record.kind === 'page') hashes.set(page, bytes.subarray(payloadAt))
-    else if (record.kind === 'zero') hashes.fill(page, bytes[payloadAt]!, this.#pages)
+    if (record.kind === 'page') hashes.set(page, record.bytes.subarray(payloadAt))
+    else if (record.kind === 'zero') hashes.fill(page, record.bytes[payloadAt]!, this.#pages)
     else hashes.undecided.add(page)
   }
 }

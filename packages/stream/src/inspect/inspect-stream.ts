@@ -115,12 +115,12 @@ export class Inspector implements StreamVisitor {
       return
     }
     const block = this.#blocks[record.block]!
-    block.streamBytes += record.bytes.length
+    block.streamBytes += record.size
     if (record.pageOffset < block.entry.usedLength) block.pages.add(record.pageOffset / this.#pageBytes)
     if (record.kind === 'zero') block.zeroPages++
     else if (record.kind === 'page') {
       block.normalPages++
-      this.#pageBytes = record.bytes.length - record.payloadAt
+      this.#pageBytes = record.size - record.payloadAt
     } else if (record.kind === 'xbzrle') block.xbzrlePages++
     else block.compressedPages++
   }

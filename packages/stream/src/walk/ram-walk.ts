@@ -31,19 +31,27 @@ export class WalkStop extends Error {
   }
 }
 
+/** Most visitors look at no page, and there are hundreds of thousands: a view of each would cost more than all the rest. */
+class WindowRecord implements RamRecord {
+  kind: RamRecord['kind'] = 'eos'
+  offset = 0
+  block = -1
+  pageOffset = 0
+  size = 0
+  payloadAt = 0
+  window = new Uint8Array(0)
+  at = 0
+  get bytes(): Uint8Array {
+    return this.window.subarray(this.at, this.at + this.size)
+  }
+}
+
 /** RAM of one stream: what is remembered from section to section. */
 export class RamWalk {
   readonly #cursor: StreamCursor
   readonly #visitor: StreamVisitor
   readonly #bounds: WalkBounds
-  readonly #record: RamRecord = {
-    kind: 'eos',
-    offset: 0,
-    block: -1,
-    pageOffset: 0,
-    bytes: new Uint8Array(0),
-    payloadAt: 0,
-  }
+  readonly #record = new WindowRecord()
   blocks: RamBlockEntry[] = []
   readonly #index = new Map<string, number>()
   #last = -1
@@ -85,7 +93,9 @@ export class RamWalk {
         record.kind = kind === RamFlag.EOS ? 'eos' : kind === RamFlag.HOOK ? 'hook' : 'flush'
         record.block = -1
         record.payloadAt = 8
-        record.bytes = bytes.subarray(at, at + 8)
+        record.size = 8
+        record.window = bytes
+        record.at = at
         cursor.start = at + 8
         visit?.call(this.#visitor, record)
         if (kind === RamFlag.EOS) return
@@ -140,7 +150,9 @@ export class RamWalk {
       record.block = block
       record.pageOffset = pageOffset
       record.payloadAt = head
-      record.bytes = bytes.subarray(at, at + head + payload)
+      record.size = head + payload
+      record.window = bytes
+      record.at = at
       cursor.start = at + head + payload
       visit?.call(this.#visitor, record)
     }

@@ -72,10 +72,12 @@ export interface RamRecord {
   block: number
   /** Bytes from the start of the block. */
   pageOffset: number
-  /** The whole record, as it stands in the stream. */
-  bytes: Uint8Array
+  /** Of the whole record. */
+  size: number
   /** Payload begins here in `bytes`. */
   payloadAt: number
+  /** The whole record, as it stands in the stream: a view that is made when it is asked for. */
+  readonly bytes: Uint8Array
 }
 
 /** How the layout of a section came to be known. */

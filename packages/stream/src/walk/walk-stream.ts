@@ -41,7 +41,7 @@ const KINDS: Readonly<Record<number, SectionKind>> = {
   [Element.SECTION_FULL]: 'full',
 }
 /** Ends of a seekable source are looked at in steps of this. */
-const TAIL_BYTES = [1 << 20, 1 << 25]
+const TAIL_BYTES = [1 << 17, 1 << 20, 1 << 25]
 
 /**
  * Reads a stream from its magic to its last byte and tells the visitor what it meets. What is wrong is told, too; it
