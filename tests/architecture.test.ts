@@ -21,6 +21,7 @@ const TIERS: string[][] = [
     'transport-exec',
     'transport-fd',
     'transport-file',
+    'transport-rdma-sim',
     'transport-socket',
     'transport-tls',
   ],

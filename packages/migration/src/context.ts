@@ -76,13 +76,12 @@ export function resolveUri(
 
 /** Asks for the layers when a connection is made or waited for, so that a refusal is that migration's failure. */
 export function withChannelLayers(transport: Transport<any>, layersOf: () => readonly ChannelLayer[]): Transport<any> {
-  const { formatAddress, ramHooks } = transport
+  const { formatAddress } = transport
   return {
     scheme: transport.scheme,
     features: transport.features,
     parseAddress: (text) => transport.parseAddress(text),
     ...(formatAddress && { formatAddress: (address: unknown) => formatAddress.call(transport, address) }),
-    ...(ramHooks && { ramHooks }),
     connect: async (address, ctx) => withLayer(transport, ...layersOf()).connect(address, ctx),
     listen: async (address, ctx) => withLayer(transport, ...layersOf()).listen(address, ctx),
   }

@@ -1,3 +1,5 @@
+import type { RamHooks } from './ram-hooks.ts'
+
 export type ChannelFeature = 'shutdown' | 'fd-pass' | 'seekable' | 'zero-copy'
 
 /**
@@ -19,4 +21,6 @@ export interface Channel {
    * here. Resolves when what was accepted has arrived, as far as this side can know; rejects when it has not.
    */
   finish?(): Promise<void>
+  /** Where guest memory can move beside the stream. A layer that wraps the channel does not pass it on. */
+  readonly ramHooks?: RamHooks
 }

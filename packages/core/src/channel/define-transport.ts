@@ -17,7 +17,7 @@ export class TransportDefinitionError extends FerryError {
 
 /**
  * A transport whose channels are wrapped: the first layer lies next to the wire. Features are what the outermost
- * channel has; `ramHooks` are dropped, because pages beside the stream would go around the layers.
+ * channel has. Its channels have no `ramHooks`: pages beside the stream would go around the layers.
  */
 export function withLayer<A>(transport: Transport<A>, ...layers: readonly ChannelLayer[]): Transport<A> {
   if (layers.length === 0) return transport

@@ -1,10 +1,11 @@
 import type { Logger } from '../device/logger.ts'
-import type { RamBlock } from '../memory/guest-memory.ts'
 import type { Channel, ChannelFeature } from './channel.ts'
 
 export interface TransportContext {
   readonly signal: AbortSignal
   readonly log: Logger
+  /** Names of those that are on for the migration whose channel it is, as QMP spells them. Absent: nobody says. */
+  readonly capabilities?: ReadonlySet<string>
 }
 
 /** Third parties write connect, listen and a parser; `Address` is what the URI after "scheme:" parses to. */
@@ -18,19 +19,10 @@ export interface Transport<Address = unknown> {
   connect(address: Address, ctx: TransportContext): Promise<Channel>
   /** Rate is a handful per migration, so AsyncIterable is right here although it is wrong for bytes. */
   listen(address: Address, ctx: TransportContext): Promise<Listener<Address>>
-  /** RDMA-like transports move guest pages beside the stream. */
-  readonly ramHooks?: RamHooks
 }
 export interface Listener<Address> extends AsyncIterable<Channel>, AsyncDisposable {
   /** The real one, with the port that an ephemeral request got. */
   readonly address: Address
-}
-export interface RamHooks {
-  registerRam(blocks: readonly RamBlock[]): Promise<void>
-  beforeIterate(round: number): Promise<void>
-  afterIterate(round: number): Promise<void>
-  /** 'declined' sends the page on the stream instead. */
-  savePage(block: RamBlock, offset: number, bytes: number): 'queued' | 'declined'
 }
 /** TLS, throttling, recording: something that wraps any channel. `withLayer(socket(), tls(creds))` is again a Transport. */
 export interface ChannelLayer {

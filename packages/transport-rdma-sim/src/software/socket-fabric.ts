@@ -1,0 +1,172 @@
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { RdmaConnectError, RdmaListenError } from '../verbs/errors.ts'
+import { decodeFrame, encodeFrame, FRAME_HEADER_BYTES, type Frame } from './frame.ts'
+import { type Fabric, type Link, type LinkReceiver, PayloadSink } from './link.ts'
+
+/** Acknowledgements that a peer lets us pile up before we stop listening to it. */
+const MAX_UNSENT_BYTES = 1 << 20
+const BACKLOG = 16
+const REASONS: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'nothing listens there',
+  EADDRINUSE: 'the address is in use',
+  EADDRNOTAVAIL: 'the address does not belong to this host',
+  EACCES: 'permission denied',
+  ENOTFOUND: 'the host name is unknown',
+  EHOSTUNREACH: 'no route to the host',
+  ENETUNREACH: 'no route to the network',
+}
+
+/** Devices of different processes or hosts: one TCP connection per queue pair. Node only. */
+export function socketFabric(): Fabric {
+  return {
+    name: 'socket',
+    async dial(address, signal) {
+      if (signal.aborted) throw new RdmaConnectError(address, 'given up', { cause: signal.reason })
+      if (address.host === '') throw new RdmaConnectError(address, 'no host is named')
+      if (address.port === 0) throw new RdmaConnectError(address, 'port 0 is only for listening')
+      const socket = connect({ host: address.host, port: address.port, noDelay: true })
+      return new Promise<Link>((resolve, reject) => {
+        const giveUp = () => fail(signal.reason)
+        const fail = (cause: unknown) => {
+          settle()
+          socket.on('error', () => {})
+          socket.destroy()
+          reject(new RdmaConnectError(address, signal.aborted ? 'given up' : reasonOf(cause), { cause }))
+        }
+        const connected = () => {
+          settle()
+          resolve(new SocketLink(socket))
+        }
+        const settle = () => {
+          socket.off('error', fail)
+          socket.off('connect', connected)
+          signal.removeEventListener('abort', giveUp)
+        }
+        socket.on('error', fail)
+        socket.on('connect', connected)
+        signal.addEventListener('abort', giveUp)
+      })
+    },
+    async listen(wanted, arrived, signal) {
+      if (signal.aborted) throw new RdmaListenError(wanted, 'given up', { cause: signal.reason })
+      const server = createServer({ noDelay: true }, (socket) => arrived(new SocketLink(socket)))
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', (cause) => reject(new RdmaListenError(wanted, reasonOf(cause), { cause })))
+        server.listen({ host: wanted.host || undefined, port: wanted.port, backlog: BACKLOG }, resolve)
+      })
+      server.on('error', () => {})
+      const close = async () => {
+        signal.removeEventListener('abort', close)
+        // Not waiting for its callback: connections that were accepted live on.
+        server.close()
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+      signal.addEventListener('abort', close)
+      const { address, port } = server.address() as AddressInfo
+      return { address: { host: wanted.host || address, port }, close }
+    },
+  }
+}
+
+function reasonOf(cause: unknown): string {
+  const first = cause instanceof AggregateError && cause.errors.length > 0 ? cause.errors[0] : cause
+  const code = (first as { code?: unknown } | undefined)?.code
+  if (typeof code === 'string' && REASONS[code]) return REASONS[code]
+  return first instanceof Error ? first.message : String(first)
+}
+
+class SocketLink implements Link {
+  receiver: LinkReceiver | undefined
+  heardAt = performance.now()
+  readonly #socket: Socket
+  readonly #header = new Uint8Array(FRAME_HEADER_BYTES)
+  #headerBytes = 0
+  #frame: Frame | undefined
+  #sink: PayloadSink | undefined
+  #left = 0
+  #failure: Error | undefined
+  /** Those who wait for a write when the socket breaks: not every callback comes then. */
+  readonly #waiting = new Set<() => void>()
+
+  constructor(socket: Socket) {
+    this.#socket = socket
+    socket.on('data', (chunk: Uint8Array) => this.#take(chunk))
+    socket.on('drain', () => socket.resume())
+    socket.on('error', (error) => (this.#failure ??= error))
+    socket.on('close', () => {
+      for (const done of this.#waiting) done()
+      this.#waiting.clear()
+      this.#lost(this.#failure)
+    })
+  }
+
+  send(frame: Frame, payload: readonly Uint8Array[] = []): void | Promise<void> {
+    const socket = this.#socket
+    if (!socket.writable) return
+    if (payload.length === 0) {
+      socket.write(encodeFrame(frame))
+      return
+    }
+    return new Promise((resolve) => {
+      const done = () => {
+        this.#waiting.delete(done)
+        resolve()
+      }
+      this.#waiting.add(done)
+      socket.cork()
+      socket.write(encodeFrame(frame))
+      payload.forEach((part, i) => {
+        socket.write(part, i === payload.length - 1 ? done : undefined)
+      })
+      socket.uncork()
+    })
+  }
+
+  close(): void {
+    this.receiver = undefined
+    this.#socket.end(() => this.#socket.destroy())
+  }
+
+  destroy(): void {
+    this.receiver = undefined
+    this.#socket.destroy()
+  }
+
+  #lost(cause: Error | undefined): void {
+    const { receiver } = this
+    this.receiver = undefined
+    receiver?.lost(cause)
+  }
+
+  #take(chunk: Uint8Array): void {
+    this.heardAt = performance.now()
+    for (let rest = chunk; ; ) {
+      if (this.#frame) {
+        const part = rest.subarray(0, this.#left)
+        this.#sink!.put(part)
+        this.#left -= part.length
+        rest = rest.subarray(part.length)
+        if (this.#left > 0) break
+        const frame = this.#frame
+        this.#frame = undefined
+        this.receiver?.end(frame)
+      }
+      if (rest.length === 0) break
+      const part = rest.subarray(0, FRAME_HEADER_BYTES - this.#headerBytes)
+      this.#header.set(part, this.#headerBytes)
+      this.#headerBytes += part.length
+      rest = rest.subarray(part.length)
+      if (this.#headerBytes < FRAME_HEADER_BYTES) break
+      this.#headerBytes = 0
+      const frame = decodeFrame(this.#header)
+      if (!frame) {
+        this.#socket.destroy(new Error('what came in is no frame of a software RDMA device'))
+        return
+      }
+      this.#frame = frame
+      this.#left = frame.length
+      this.#sink = new PayloadSink(this.receiver?.begin(frame) ?? [])
+    }
+    if (this.#socket.writableLength > MAX_UNSENT_BYTES) this.#socket.pause()
+  }
+}
