@@ -5,6 +5,7 @@ import { createMonitor } from '@ferryvm/monitor'
 import { exec } from '@ferryvm/transport-exec'
 import { fd } from '@ferryvm/transport-fd'
 import { file } from '@ferryvm/transport-file'
+import { rdma } from '@ferryvm/transport-rdma-sim'
 import { tcp, unix } from '@ferryvm/transport-socket'
 import { createTlsObjects, type TlsObjects, tlsChannelLayers } from '@ferryvm/transport-tls/objects'
 import { type Chardev, fileChardev, listen, nullChardev, parseListenAddress, SocketChardev } from './chardev.ts'
@@ -35,7 +36,7 @@ export async function run(options: RunOptions): Promise<void> {
     machine,
     uuid:
       options.uuid === undefined ? undefined : Uint8Array.from(Buffer.from(options.uuid.replaceAll('-', ''), 'hex')),
-    transports: [tcp(), unix(), exec(), fd(), file(), ...plugins.flatMap((p) => p.transports ?? [])],
+    transports: [tcp(), unix(), exec(), fd(), file(), rdma(), ...plugins.flatMap((p) => p.transports ?? [])],
     channelLayers: tlsChannelLayers(objects),
     log,
   })

@@ -32,6 +32,7 @@ export type Capability = (typeof CAPABILITIES)[number]
 /** What can be switched on today; the others are known by name and stay off. */
 const IMPLEMENTED: ReadonlySet<Capability> = new Set([
   'xbzrle',
+  'rdma-pin-all',
   'auto-converge',
   'zero-blocks',
   'events',
@@ -69,6 +70,11 @@ export class Capabilities {
 
   get(name: Capability): boolean {
     return this.#on.has(name)
+  }
+
+  /** Those that are on. */
+  get on(): ReadonlySet<Capability> {
+    return new Set(this.#on)
   }
 
   /** All, in order. */

@@ -3,6 +3,7 @@ import {
   type GlobalState,
   type Logger,
   type Machine,
+  type RamHookSender,
   type SectionProgress,
   type StreamConfiguration,
   type StreamSettings,
@@ -29,8 +30,8 @@ export interface MigrationContext {
   readonly confirmCompletion: boolean
   readonly ramSaver: RamSaver
   readonly ramLoader: RamLoader
-  /** For the pages of a migration that begins. */
-  encoders(): readonly PageEncoder[]
+  /** For a migration that begins, over a channel that may move pages itself. */
+  encoders(sender: RamHookSender | undefined): readonly PageEncoder[]
   readonly globalState: GlobalState
   /** The running outgoing migration's part of the RAM handler's hooks. */
   outgoing: { limited(): boolean; check(): void; synced(dirtiedPages: number): void } | undefined

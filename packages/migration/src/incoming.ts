@@ -44,7 +44,8 @@ export class IncomingMigration {
 
   /** @returns the URI to connect to, with the real port */
   async listen(transport: Transport<any>, address: unknown, uri: string): Promise<string> {
-    this.#listener = await transport.listen(address, { signal: this.#abort.signal, log: this.#context.log })
+    const { log, capabilities } = this.#context
+    this.#listener = await transport.listen(address, { signal: this.#abort.signal, log, capabilities: capabilities.on })
     return uriOf(transport, this.#listener.address, uri)
   }
 
@@ -106,7 +107,8 @@ export class IncomingMigration {
   async #load(channel: Channel): Promise<void> {
     const context = this.#context
     const { machine, globalState, ramLoader } = context
-    ramLoader.begin()
+    const { receiver } = channel.ramHooks ?? {}
+    ramLoader.begin({ hook: receiver && ((blocks) => receiver.receive(blocks)) })
     setGlobalRunState(globalState, 'running') // what a sender without that section means
     const reader = createQEMUFileReader(channel)
     let current = { channel, reader }

@@ -175,10 +175,11 @@ export function createMigration(options: MigrationOptions): Migration {
     settings: { ...machine.stream, ...options.settings },
     uuid: options.uuid,
     confirmCompletion: options.confirmCompletion ?? true,
-    encoders: () =>
+    encoders: (sender) =>
       pageEncoders({
         memory: machine.memory,
         isZero,
+        sender,
         capability: (name) => capabilities.get(name),
         parameters: parameters.values,
       }),

@@ -80,6 +80,10 @@ export class OutgoingMigration {
   }
 
   get bytesAccepted(): number {
+    return this.#streamBytes + this.#context.ramSaver.bytesBeside
+  }
+
+  get #streamBytes(): number {
     return this.#finalBytes + (this.#f ? this.#f.position - this.#f.buffered : 0)
   }
 
@@ -132,9 +136,10 @@ export class OutgoingMigration {
       synced: (dirtiedPages) => this.#synced(dirtiedPages),
     }
     try {
-      context.ramSaver.use(context.encoders())
-      const channel = await transport.connect(address, { signal, log: context.log })
+      const { log, capabilities } = context
+      const channel = await transport.connect(address, { signal, log, capabilities: capabilities.on })
       this.#channel = channel
+      context.ramSaver.use(context.encoders(channel.ramHooks?.sender))
       signal.throwIfAborted()
       if (context.capabilities.get('postcopy-ram')) this.#postcopy = this.#preparePostcopy(transport, address)
       await this.#send(channel)
@@ -268,7 +273,7 @@ export class OutgoingMigration {
 
   /** Another channel takes over: what went over the earlier ones stays counted. */
   #connected(f: QEMUFileWriter): void {
-    this.#finalBytes = this.bytesAccepted
+    this.#finalBytes = this.#streamBytes
     this.#f = f
   }
 
@@ -400,7 +405,7 @@ export class OutgoingMigration {
     }
     if (stats.totalMs > stats.setupMs)
       stats.mbps = (stats.transferredBytes * 8) / (stats.totalMs - stats.setupMs) / 1000
-    this.#finalBytes = stats.transferredBytes
+    this.#finalBytes = this.#streamBytes
     this.#f = undefined
   }
 

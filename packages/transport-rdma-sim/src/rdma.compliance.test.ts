@@ -8,7 +8,7 @@ import { loadTlsCredentials, tls } from '../../transport-tls/src/index.ts'
 import { initTlsFolder } from '../../transport-tls/src/pki/index.ts'
 import { rdma } from './rdma.ts'
 import { softwareDevice } from './software/software-device.ts'
-import { FABRICS } from './testing/verbs-pair.ts'
+import { FABRICS } from './testing/verbs-pair-testing.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'ferry-rdma-'))
 afterAll(() => rmSync(dir, { recursive: true, force: true }))

@@ -41,8 +41,8 @@ const RETRY_COUNT = 5
 const RECEIVER_NOT_READY_RETRY_COUNT = 0
 /** Channels that wait to be taken from a listener. */
 const BACKLOG = 16
-/** Spec: protocol.md section 11, last paragraph. */
-const IMPOSSIBLE = ['multifd', 'xbzrle']
+/** They need channels without limit, or a file. Spec: protocol.md sections 7 and 11. */
+const IMPOSSIBLE = ['multifd', 'xbzrle', 'postcopy-preempt', 'mapped-ram']
 
 /** `rdma:host:port`. Pages go from memory to memory, beside the stream. Spec: protocol.md section 11. */
 export function rdma(options: RdmaOptions = {}): Transport<RdmaAddress> {

@@ -35,6 +35,8 @@ export interface RamLoadSession {
   readonly blockFields?: readonly BlockField[]
   /** A MULTIFD_FLUSH record; absent: refused. */
   flush?(): Promise<void>
+  /** A HOOK record: pages move beside the stream now. Absent: refused. @param blocks as the stream listed them */
+  hook?(blocks: readonly RamBlock[]): Promise<void>
   /** EOS of any section. */
   sectionEnds?(): void | Promise<void>
 }

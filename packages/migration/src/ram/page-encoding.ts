@@ -30,6 +30,8 @@ export interface PageEncoder {
   sectionEnds?(section: 'start' | 'part' | 'end', out: RamRecordWriter): void | Promise<void>
   /** Its counters in `query-migrate`, while and after it was used. */
   report?(): Partial<MigrationInfo>
+  /** Bytes of pages that went elsewhere than into the stream. */
+  readonly bytesBeside?: number
   /** Also after a failure, and perhaps without a `begin`. */
   cleanup?(): void
 }

@@ -7,6 +7,7 @@ import {
   RAM_CONTINUE,
   RAM_EOS,
   RAM_FLAGS_MASK,
+  RAM_HOOK,
   RAM_MEM_SIZE,
   RAM_MULTIFD_FLUSH,
   RAM_SECTION_VERSION,
@@ -33,6 +34,8 @@ export class RamLoader {
   #decoders = new Map<number, PageDecoder>()
   #byName = new Map<string, RamBlock>()
   #last: RamBlock | undefined
+  /** In the order of the stream's block list. */
+  #listed: readonly RamBlock[] = []
   readonly #name = new Uint8Array(255)
   readonly #text = new TextDecoder()
   /** Of the page being read; one object for all, as there are millions. */
@@ -59,6 +62,7 @@ export class RamLoader {
     const decoders = [...(session.pagesElsewhere ? [] : this.#plain), ...(session.decoders ?? [])]
     this.#decoders = new Map(decoders.map((decoder) => [decoder.flag, decoder]))
     this.#last = undefined
+    this.#listed = []
     this.#byName = new Map(this.#blocks().map((block) => [block.idstr, block]))
     this.stats.zeroPages = 0
     this.stats.normalPages = 0
@@ -119,6 +123,13 @@ export class RamLoader {
         plain()
         yield* this.#blockList(f, offset)
         return false
+      case RAM_HOOK:
+        if (session.hook) {
+          plain()
+          yield session.hook(this.#listed)
+          return false
+        }
+        break
       case RAM_MULTIFD_FLUSH:
         if (session.flush) {
           plain()
@@ -176,5 +187,6 @@ export class RamLoader {
       if (left < 0) throw new RamLoadError(name, 'the listed blocks are larger than the announced total', at)
     }
     this.#last = undefined
+    this.#listed = [...seen]
   }
 }

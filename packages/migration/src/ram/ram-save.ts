@@ -88,6 +88,11 @@ export class RamSaver {
     return Object.assign({}, ...this.#encoders.map((encoder) => encoder.report?.()))
   }
 
+  /** Bytes of pages that did not go through the stream. */
+  get bytesBeside(): number {
+    return this.#encoders.reduce((sum, { bytesBeside = 0 }) => sum + bytesBeside, 0)
+  }
+
   /** Of all blocks; stays known after the end. */
   get totalBytes(): number {
     return this.#totalBytes

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { all, FABRICS, localhost, part, verbsPair } from '../testing/verbs-pair.ts'
+import { all, FABRICS, localhost, part, verbsPair } from '../testing/verbs-pair-testing.ts'
 import { VerbsQueueFullError, VerbsResourceError, VerbsStateError } from '../verbs/errors.ts'
 import type { Frame } from './frame.ts'
 import { FrameKind } from './frame.ts'
