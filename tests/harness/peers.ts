@@ -36,6 +36,8 @@ export interface PostcopyOptions {
   readonly preempt?: boolean
   /** Bytes per second until the switch, so that something is left for after it. Default 4 MiB. */
   readonly precopyBandwidth?: number
+  /** Bytes per second after the switch, beside what is asked for. Default 0: as fast as it goes. */
+  readonly bandwidth?: number
 }
 
 export interface MoveTimes {
@@ -65,6 +67,15 @@ export interface Peer extends AsyncDisposable {
   continueSwitchover(): Promise<void>
   /** After the sender is done: resolves when the guest runs here. @throws why it could not be loaded */
   arrived(): Promise<void>
+  /** `query-migrate`. */
+  info(): Promise<{ status: string; [member: string]: any }>
+  setParameters(values: Record<string, unknown>): Promise<void>
+  /** `migrate-pause`. */
+  pause(): Promise<void>
+  /** `migrate-recover`: resolves with the address to resume to. */
+  recover(uri: string): Promise<string>
+  /** `migrate` with `resume`. */
+  resume(uri: string): Promise<void>
 }
 
 /** `source`: boots the guest when it is started; `destination`: waits for one. */
@@ -148,6 +159,11 @@ async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
     info: async () => vm.migration.info(),
     continueSwitchover: async () => vm.migration.continueSwitchover(),
     arrived: async () => done,
+    info: async () => vm.migration.info() as any,
+    setParameters: async (values) => vm.migration.setParameters(values),
+    pause: async () => vm.migration.pause(),
+    recover: (uri) => vm.migration.recover(uri),
+    resume: async (uri) => void vm.migration.start(uri, { resume: true }),
     [Symbol.asyncDispose]: () => vm[Symbol.asyncDispose](),
   }
 }
@@ -162,7 +178,10 @@ const moveTimes = (info: any): MoveTimes => ({
 })
 const postcopyCapabilities = ({ preempt = false }: PostcopyOptions) =>
   ['postcopy-ram', ...(preempt ? ['postcopy-preempt'] : [])].map((capability) => ({ capability, state: true }))
-const precopyLimit = ({ precopyBandwidth = 4 * 2 ** 20 }: PostcopyOptions) => ({ 'max-bandwidth': precopyBandwidth })
+const precopyLimit = ({ precopyBandwidth = 4 * 2 ** 20, bandwidth = 0 }: PostcopyOptions) => ({
+  'max-bandwidth': precopyBandwidth,
+  'max-postcopy-bandwidth': bandwidth,
+})
 
 async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder: string): Promise<Peer> {
   const binary = kind === '10.0' ? stockQemu10() : undefined
@@ -191,20 +210,32 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
     await qemu.qmp('migrate-set-capabilities', { capabilities: postcopyCapabilities(boot.postcopy) })
     await qemu.qmp('migrate-set-parameters', precopyLimit(boot.postcopy))
   }
+  const listening = async (uri: string, besides?: string): Promise<string> => {
+    if (!uri.startsWith('tcp:')) return uri
+    for (;;) {
+      const { 'socket-address': at } = await qemu.qmp('query-migrate')
+      if (at && at.at(-1).port !== besides) return `tcp:127.0.0.1:${at.at(-1).port}`
+      await delay(5)
+    }
+  }
   return {
     kind,
+    info: () => qemu.qmp('query-migrate'),
+    setParameters: (values) => qemu.qmp('migrate-set-parameters', values),
+    pause: () => qemu.qmp('migrate-pause'),
+    async recover(uri) {
+      const { 'socket-address': before } = await qemu.qmp('query-migrate')
+      await qemu.qmp('migrate-recover', { uri })
+      return listening(uri, before?.at(-1).port)
+    },
+    resume: (uri) => qemu.qmp('migrate', { uri, resume: true }),
     type: (text) => qemu.type(text),
     async start() {
       await qemu.qmp('cont')
     },
     async listen(uri) {
       await qemu.qmp('migrate-incoming', { uri })
-      if (!uri.startsWith('tcp:')) return uri
-      for (;;) {
-        const { 'socket-address': at } = await qemu.qmp('query-migrate')
-        if (at) return `tcp:127.0.0.1:${at[0].port}`
-        await delay(5)
-      }
+      return listening(uri)
     },
     async send(uri) {
       const sent = qemu.migrate(uri)

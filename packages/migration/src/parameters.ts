@@ -56,7 +56,7 @@ export const PARAMETERS = {
     unit: 'bytes',
     implemented: true,
   },
-  'max-postcopy-bandwidth': { kind: size(), default: 0, unit: 'bytes/second' },
+  'max-postcopy-bandwidth': { kind: size(), default: 0, unit: 'bytes/second', implemented: true },
   'tls-authz': { kind: { type: 'string' }, default: '', implemented: 'with-layers' },
   'x-vcpu-dirty-limit-period': { kind: int(1, 1000), default: 1000, unit: 'ms' },
   'vcpu-dirty-limit': { kind: size(MAX_SIZE, 1), default: 1, unit: 'MB/s' },

@@ -34,12 +34,15 @@ export interface PostcopyLink {
   readonly returnPath: Promise<void>
 }
 
-export interface OutgoingPostcopyParts {
+interface Endpoint {
+  readonly transport: Transport<any>
+  readonly address: unknown
+}
+
+export interface OutgoingPostcopyParts extends Endpoint {
   readonly context: MigrationContext
   readonly bandwidth: Bandwidth
   readonly signal: AbortSignal
-  readonly transport: Transport<any>
-  readonly address: unknown
   /** Of a new connection, whose bytes count. */
   connected(f: QEMUFileWriter): void
   /** Called once per window of the bandwidth. */
@@ -79,9 +82,12 @@ export class OutgoingPostcopy {
       this.#pages ? this.#pages.request(idstr, start, bytes) : 'nothing is missing there yet',
   }
 
-  /** The channel for requested pages, if the capability asks for one. */
-  async connectUrgent(): Promise<void> {
-    const { context, transport, address, signal } = this.#parts
+  /**
+   * The channel for requested pages, if the capability asks for one. Receivers that want it at setup begin with nothing, a
+   * recovery included, before it is there; the others take it once they have answered on the first channel.
+   */
+  async connectUrgent({ transport, address }: Endpoint = this.#parts): Promise<void> {
+    const { context, signal } = this.#parts
     if (!context.capabilities.get('postcopy-preempt')) return
     this.#urgent = await transport.connect(address, { signal, log: context.log })
   }
@@ -157,7 +163,7 @@ export class OutgoingPostcopy {
       throw new MigrationStateError('no paused postcopy migration could be resumed')
     this.#reconnecting = true
     context.setStatus('postcopy-recover-setup')
-    void this.#reconnect(transport, address)
+    void this.#reconnect({ transport, address })
       .then((link) => this.#paused!.resolve(link))
       .catch(async (error: unknown) => {
         const why = error instanceof Error ? error : new Error(String(error))
@@ -206,15 +212,16 @@ export class OutgoingPostcopy {
       if (bandwidth.exceeded) await pages.idle(bandwidth.windowLeftMs, signal)
       done = await saver.iterate()
     }
+    if (context.settings.preemptAtSetup) await pages.endUrgent()
     await saver.completePostcopy()
     await f.flush()
     await returnPath
   }
 
-  async #reconnect(transport: Transport<any>, address: unknown): Promise<PostcopyLink> {
+  async #reconnect(to: Endpoint): Promise<PostcopyLink> {
     const { context, signal, connected } = this.#parts
     const pages = this.#pages!
-    const channel = await transport.connect(address, { signal, log: context.log })
+    const channel = await to.transport.connect(to.address, { signal, log: context.log })
     const f = createQEMUFileWriter(channel)
     const saver = new StreamSaver(f, context.machine.sections, {
       settings: context.settings,
@@ -240,6 +247,9 @@ export class OutgoingPostcopy {
     this.#link = link
     returnPath.catch(() => {})
     context.setStatus('postcopy-recover')
+    this.#urgent = undefined
+    const { preemptAtSetup } = context.settings
+    if (preemptAtSetup) await this.connectUrgent(to)
     const ended = returnPath.then(() => {
       throw new DestinationFailedError('the destination ended the migration instead of recovering it')
     })
@@ -248,10 +258,7 @@ export class OutgoingPostcopy {
     await f.flush()
     await Promise.race([complete.promise, ended])
     for (const block of pages.blocks) pages.received(block, bitmaps.get(block.idstr)!)
-    this.#urgent = undefined
-    if (context.capabilities.get('postcopy-preempt')) {
-      this.#urgent = await transport.connect(address, { signal, log: context.log })
-    }
+    if (!preemptAtSetup) await this.connectUrgent(to)
     // What the destination waits for comes right behind its word.
     pages.connect(f, this.#urgent && createQEMUFileWriter(this.#urgent))
     saver.command('POSTCOPY_RESUME')

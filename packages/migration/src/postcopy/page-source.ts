@@ -113,6 +113,12 @@ export class PageSource {
     return undefined
   }
 
+  /** Says on the channel for requested pages that nothing follows there. */
+  async endUrgent(): Promise<void> {
+    this.#urgentOut?.marker(RAM_EOS)
+    await this.#urgentOut?.f.flush()
+  }
+
   /** Resolves after `ms`, or as soon as the destination waits for a page. */
   async idle(ms: number, signal: AbortSignal): Promise<void> {
     if (this.#urgent.length > 0 || ms <= 0 || signal.aborted) return
