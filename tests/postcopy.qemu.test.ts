@@ -113,7 +113,7 @@ describe('the embedded guest', { timeout: 60_000 }, () => {
         await from.resume(await to.recover('tcp:127.0.0.1:0'))
         await status(from, 'postcopy-active')
         await guest.until((g) => g.lines > lines, 30_000)
-        await from.setParameters({ 'max-postcopy-bandwidth': 0 })
+        await from.configure({ parameters: { 'max-postcopy-bandwidth': 0 } })
         const { postcopy } = await move.check()
         expect(postcopy!.requests).toBeGreaterThan(5)
       })

@@ -67,9 +67,6 @@ export interface Peer extends AsyncDisposable {
   continueSwitchover(): Promise<void>
   /** After the sender is done: resolves when the guest runs here. @throws why it could not be loaded */
   arrived(): Promise<void>
-  /** `query-migrate`. */
-  info(): Promise<{ status: string; [member: string]: any }>
-  setParameters(values: Record<string, unknown>): Promise<void>
   /** `migrate-pause`. */
   pause(): Promise<void>
   /** `migrate-recover`: resolves with the address to resume to. */
@@ -159,8 +156,6 @@ async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
     info: async () => vm.migration.info(),
     continueSwitchover: async () => vm.migration.continueSwitchover(),
     arrived: async () => done,
-    info: async () => vm.migration.info() as any,
-    setParameters: async (values) => vm.migration.setParameters(values),
     pause: async () => vm.migration.pause(),
     recover: (uri) => vm.migration.recover(uri),
     resume: async (uri) => void vm.migration.start(uri, { resume: true }),
@@ -220,8 +215,6 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
   }
   return {
     kind,
-    info: () => qemu.qmp('query-migrate'),
-    setParameters: (values) => qemu.qmp('migrate-set-parameters', values),
     pause: () => qemu.qmp('migrate-pause'),
     async recover(uri) {
       const { 'socket-address': before } = await qemu.qmp('query-migrate')
