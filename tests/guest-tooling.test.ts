@@ -2,9 +2,9 @@
 import { createHash } from 'node:crypto'
 import { gunzipSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
-import { debianMirror } from '../tooling/guest/fetch-linux.ts'
 import { buildInitramfs, cpioNewc } from '../tooling/guest/initramfs.ts'
 import { createLinuxWorkloadMonitor, linuxWorkload } from '../tooling/guest/linux-workload.ts'
+import { debianMirror } from '../tooling/private-apt.ts'
 
 /** Reads an archive back: name, mode, rdev, data. */
 function members(archive: Uint8Array) {

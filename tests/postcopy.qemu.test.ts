@@ -8,12 +8,12 @@ import { linuxGuestMissing } from '../tooling/guest/linux-guest.ts'
 import { type Journey, travel } from './harness/journey.ts'
 import { createPeer, type Peer, type PeerBoot, type PeerKind, type PostcopyOptions } from './harness/peers.ts'
 import { createDisk } from './harness/vm.ts'
-import { stockQemu10 } from './stock-qemu/stock-10.ts'
+import { stockQemu10Missing } from './stock-qemu/stock-10.ts'
 import { scratchFolder, stockQemuMissing } from './stock-qemu/stock-qemu.ts'
 
 const no72 = stockQemuMissing()
 const noLinux = linuxGuestMissing()
-const no10 = stockQemu10() ? undefined : 'no packages of stock QEMU 10.0 beside the repository'
+const no10 = stockQemu10Missing()
 for (const reason of [no72, noLinux, no10]) if (reason) console.warn(`skipped: ${reason}`)
 const missing = (machines: readonly PeerKind[]) =>
   (no72 ?? noLinux) !== undefined || (machines.includes('10.0') && no10)

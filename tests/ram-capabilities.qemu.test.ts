@@ -8,12 +8,12 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { createGuestMonitor, type EmbeddedGuestOptions, embeddedGuestImage } from '@ferryvm/embedded-guest'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { createPeer, type MigrationSettings, movePeer, type Peer, type PeerKind } from './harness/peers.ts'
-import { stockQemu10 } from './stock-qemu/stock-10.ts'
+import { stockQemu10Missing } from './stock-qemu/stock-10.ts'
 import { scratchFolder, stockQemuMissing } from './stock-qemu/stock-qemu.ts'
 
 const MiB = 2 ** 20
 const no72 = stockQemuMissing()
-const no10 = stockQemu10() ? undefined : 'no packages of stock QEMU 10.0 beside the repository'
+const no10 = stockQemu10Missing()
 for (const reason of [no72, no10]) if (reason) console.warn(`skipped: ${reason}`)
 
 interface Way extends MigrationSettings {
@@ -87,7 +87,7 @@ describe.skipIf(no72)('memory between emu and stock QEMU', { timeout: 90_000 }, 
             const there = await createPeer(kind, 'destination', boot, folder.path)
             await here.configure(way)
             await there.configure(way)
-            await movePeer(here, there, 'tcp:127.0.0.1:0', async (from) => {
+            await movePeer(here, there, undefined, async (from) => {
               if (!way.until) return
               await until(from, way.until)
               await from.configure({ parameters: { 'max-bandwidth': 0, 'downtime-limit': 2000 } })

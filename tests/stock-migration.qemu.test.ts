@@ -10,14 +10,14 @@ import { linuxGuestMissing } from '../tooling/guest/linux-guest.ts'
 import { type Journey, travel, travelGuarded } from './harness/journey.ts'
 import { createPeer, movePeer, type Peer, type PeerKind } from './harness/peers.ts'
 import { createDisk } from './harness/vm.ts'
-import { stockQemu10 } from './stock-qemu/stock-10.ts'
+import { stockQemu10Missing } from './stock-qemu/stock-10.ts'
 import { scratchFolder, stockQemuMissing } from './stock-qemu/stock-qemu.ts'
 
 const MiB = 2 ** 20
 const required = Boolean(process.env.CI || process.env.FERRY_REQUIRE_QEMU)
 const no72 = stockQemuMissing()
 const noLinux = linuxGuestMissing()
-const no10 = stockQemu10() ? undefined : 'no packages of stock QEMU 10.0 beside the repository'
+const no10 = stockQemu10Missing()
 for (const reason of [no72, noLinux, no10]) if (reason) console.warn(`skipped: ${reason}`)
 const needs10 = (machines: readonly PeerKind[]) => machines.includes('10.0') && no10 !== undefined
 
@@ -70,10 +70,10 @@ describe.skipIf(no72)('the embedded guest', { timeout: 90_000 }, () => {
 
 describe.skipIf((no72 ?? noLinux) && !required)('Linux', { timeout: 240_000 }, () => {
   const journeys: readonly Journey[] = [
-    { machines: ['7.2', 'emu-7.2', '7.2', 'emu-7.2'], guest: 'idle', bus: 'pcie.0' },
-    { machines: ['7.2', 'emu-7.2', '7.2'], guest: 'load', bus: 'virtio-mmio', userNet: true },
+    { machines: ['7.2', 'emu-7.2', '7.2', 'emu-7.2'], guest: 'idle', bus: 'pcie.0', transport: 'fd' },
+    { machines: ['7.2', 'emu-7.2', '7.2'], guest: 'load', bus: 'virtio-mmio', transport: 'exec', userNet: true },
     { machines: ['emu-7.2', '7.2'], guest: 'load', bus: 'pcie.0', harts: 2, transport: 'unix' },
-    { machines: ['10.0', 'emu-10.0', '10.0'], guest: 'idle', bus: 'virtio-mmio', userNet: true },
+    { machines: ['10.0', 'emu-10.0', '10.0'], guest: 'idle', bus: 'virtio-mmio', transport: 'file', userNet: true },
     { machines: ['7.2', 'emu-10.0', '10.0', 'emu-7.2', '7.2'], guest: 'load', bus: 'pcie.0' },
   ]
   for (const journey of journeys) {

@@ -4,12 +4,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { zstdDecompressSync } from 'node:zlib'
 import { BytesSink, bytesSource, upgradeStream } from '@ferryvm/stream'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { stockQemu10 } from './stock-qemu/stock-10.ts'
+import { stockQemu10, stockQemu10Missing } from './stock-qemu/stock-10.ts'
 import { scratchFolder, startStockQemu, stockQemuMissing } from './stock-qemu/stock-qemu.ts'
 
 /** A saved guest of one stock QEMU, converted, goes on in the other. The guest checks itself and counts its errors. */
 const shared = resolve(import.meta.dirname, '../../shared/streams')
-const missing = stockQemuMissing() ?? (stockQemu10() ? undefined : 'stock QEMU 10.0 is not beside the repository')
+const missing = stockQemuMissing() ?? stockQemu10Missing()
 if (missing) console.log(`converted streams in stock QEMU: skipped, ${missing}`)
 
 const DISK = ['-drive', 'if=none,id=d0,file=pattern.img,format=raw,snapshot=on']

@@ -1,8 +1,8 @@
 /**
  * `pnpm test`: every check of the repository, and one closing line `N passed, N failed`.
  *
- * Lanes: lint and format (biome), types (tsc), tests (vitest), packed packages (with `--packages`, or in CI). Each of the
- * others counts as one test. Arguments that are not ours go to vitest (`pnpm test packages/core`); lanes can be picked with
+ * Lanes: lint and format (biome), types (tsc), tests (vitest), packed packages (with `--packages`, or in CI), a part of the
+ * matrix of migrations, another one every day (with `--matrix`). Each of the others counts as one test. Arguments that are not ours go to vitest (`pnpm test packages/core`); lanes can be picked with
  * `--only=tests`.
  */
 import { spawnSync } from 'node:child_process'
@@ -17,15 +17,18 @@ interface VitestReport {
   testResults: { name: string; status: string; message: string; assertionResults: { status: string }[] }[]
 }
 
-const own = process.argv.slice(2).filter((a) => a.startsWith('--only=') || a === '--packages')
+const own = process.argv.slice(2).filter((a) => a.startsWith('--only=') || ['--packages', '--matrix'].includes(a))
 const forVitest = process.argv.slice(2).filter((a) => !own.includes(a))
 const only = own
   .find((a) => a.startsWith('--only='))
   ?.slice('--only='.length)
   .split(',')
+const OPTIONAL = ['packages', 'matrix']
+/** Parts of the matrix: each takes about a minute. */
+const MATRIX_PARTS = 40
 const inCi = process.env.CI === 'true'
 const wanted = (lane: string) =>
-  only ? only.includes(lane) : lane !== 'packages' || inCi || own.includes('--packages')
+  only ? only.includes(lane) : !OPTIONAL.includes(lane) || own.includes(`--${lane}`) || (lane === 'packages' && inCi)
 
 let passed = 0
 let failed = 0
@@ -73,6 +76,12 @@ if (wanted('tests')) {
 
 if (forVitest.length === 0 && wanted('packages')) {
   count(lane('packages', process.execPath, ['--conditions=source', 'tooling/check-packages.ts']))
+}
+
+if (forVitest.length === 0 && wanted('matrix')) {
+  const part = Math.floor(Date.now() / 86_400_000) % MATRIX_PARTS
+  const args = ['--share', `${part}/${MATRIX_PARTS}`, '--lanes', '4']
+  count(lane('matrix', process.execPath, ['--conditions=source', 'tests/matrix/run-matrix.ts', ...args]))
 }
 
 if (passed + failed === 0) failed++ // nothing ran: that is not a success

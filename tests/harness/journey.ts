@@ -3,7 +3,12 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { buildLinuxInitramfs, findLinuxGuest } from '../../tooling/guest/linux-guest.ts'
-import { createLinuxWorkloadMonitor, linuxWorkload } from '../../tooling/guest/linux-workload.ts'
+import {
+  createLinuxWorkloadMonitor,
+  type LinuxWorkloadMonitor,
+  linuxWorkload,
+} from '../../tooling/guest/linux-workload.ts'
+import { createPipe, passage, type TransportName } from './passages.ts'
 import {
   createPeer,
   type MoveTimes,
@@ -21,7 +26,7 @@ export interface Journey {
   readonly guest: 'load' | 'idle'
   readonly bus: 'pcie.0' | 'virtio-mmio'
   readonly harts?: number
-  readonly transport?: 'tcp' | 'unix'
+  readonly transport?: TransportName
   /** `-cpu` of stock 10.0 machines: without extensions that 7.2 lacks, a guest that booted there can go to 7.2. */
   readonly cpu10?: string
   /** False: ours sends timers as they are. */
@@ -29,6 +34,8 @@ export interface Journey {
   readonly postcopy?: PostcopyOptions
   /** Stock machines have a user network back-end. */
   readonly userNet?: boolean
+  /** How long the guest may take to show that it goes on. Default 20 s. */
+  readonly answerMs?: number
 }
 
 export interface Hop extends MoveTimes {
@@ -37,22 +44,33 @@ export interface Hop extends MoveTimes {
 }
 
 /** Long enough for a guest that was going to sleep to be asleep. */
-const ASLEEP_MS = 1200
+const ASLEEP_MS = 700
 const SLEEP_S = 3
-const ANSWER_MS = 20_000
 let journeys = 0
+
+/** Filled while a guest is on its way: what happened is known when it fails, too. */
+export interface TravelLog {
+  readonly moved: Hop[]
+  /** How many of them the guest answered after. */
+  answered: number
+}
 
 /**
  * Boots Linux on the first machine and moves it from each to the next; after every arrival the guest must show that it goes
- * on. Ends with the guest's own verdict.
+ * on and that memory and disk are whole. Ends with the guest's own verdict.
  * @throws what the guest found, or that it fell silent, or why a machine refused it
  */
-export async function travel(journey: Journey, folder: string): Promise<readonly Hop[]> {
-  const { machines, guest, bus, harts, transport = 'tcp', cpu10, timerNudge, userNet, postcopy } = journey
+export async function travel(
+  journey: Journey,
+  folder: string,
+  log: TravelLog = { moved: [], answered: 0 },
+): Promise<readonly Hop[]> {
+  const { machines, bus, harts, transport = 'tcp', cpu10, timerNudge, userNet, postcopy } = journey
   const linux = findLinuxGuest()!
   const id = ++journeys
   const initrd = join(folder, `initrd-${id}.gz`)
-  writeFileSync(initrd, buildLinuxInitramfs(linux, guest === 'load' ? { initScript: linuxWorkload() } : {}))
+  const load = journey.guest === 'load'
+  writeFileSync(initrd, buildLinuxInitramfs(linux, load ? { initScript: linuxWorkload() } : {}))
   const monitor = createLinuxWorkloadMonitor()
   const boot: PeerBoot = {
     bios: linux.opensbi,
@@ -69,54 +87,107 @@ export async function travel(journey: Journey, folder: string): Promise<readonly
   }
   const bootOf = (kind: PeerKind): PeerBoot =>
     kind === '10.0' && cpu10 ? { ...boot, stockArgs: ['-cpu', cpu10] } : boot
-  const sane = () => {
-    if (monitor.problems.length > 0) throw new Error(`the guest says: ${monitor.problems.join(' | ')}`)
-  }
-
-  const hops: Hop[] = []
+  const { answerMs = 20_000 } = journey
+  const guest = load ? loadedGuest(monitor, answerMs) : idleGuest(monitor, answerMs)
   let here: Peer = await createPeer(machines[0]!, 'source', bootOf(machines[0]!), folder)
   try {
     await here.start()
-    await monitor.until((m) => (guest === 'load' ? m.rounds > 2 : m.text.includes('~ # ')), 180_000)
+    await guest.booted(here)
     for (const kind of machines.slice(1)) {
-      const n = hops.length + 1
-      if (guest === 'idle') {
-        // What it prints at the end nobody wakes it for: that takes its timer.
-        here.type(`sleep ${SLEEP_S}; echo woke$((${n} + 0))\n`)
-        await delay(ASLEEP_MS)
-      }
-      const there = await createPeer(kind, 'destination', bootOf(kind), folder)
+      const name = `hop-${id}-${log.moved.length}`
+      const pipe = transport === 'fd' ? createPipe(folder, `${name}-pipe`) : undefined
+      const there = await createPeer(kind, 'destination', { ...bootOf(kind), incomingFd: pipe?.reading }, folder)
       const from = here.kind
       try {
-        const uri = transport === 'tcp' ? 'tcp:127.0.0.1:0' : `unix:${join(folder, `m-${id}-${hops.length}.sock`)}`
-        const times = await movePeer(here, there, uri)
-        hops.push({ from, to: kind, ...times })
-        here = there
+        await guest.leaves(here)
+        const times = await movePeer(here, there, await passage(transport, here, there, folder, name, pipe))
+        log.moved.push({ from, to: kind, ...times })
       } catch (error) {
         await there[Symbol.asyncDispose]()
         throw new Error(`${from} to ${kind}: ${(error as Error).message}`, { cause: error })
       }
-      if (guest === 'load') {
-        const { rounds } = monitor
-        await monitor.until((m) => m.rounds > rounds + 1, ANSWER_MS)
-        sane()
-      } else {
-        await monitor.until((m) => m.text.includes(`woke${n}\r`), ANSWER_MS)
-        here.type(`echo $((6 * 7)) hop${n}\n`)
-        await monitor.until((m) => m.text.includes(`42 hop${n}\r`), ANSWER_MS)
-      }
+      here = there
+      await guest.arrived(here)
+      log.answered++
     }
-    if (guest === 'load') {
-      here.type('q\n')
-      await monitor.until((m) => m.verdict !== undefined, 120_000)
-      sane()
-    }
-    return hops
+    await guest.ends(here)
+    return log.moved
   } catch (error) {
-    sane() // a guest that fell silent may have said why
+    sane(monitor) // a guest that fell silent may have said why
     throw error
   } finally {
     await here[Symbol.asyncDispose]()
+  }
+}
+
+/** What a journey does with its guest on the way. */
+interface Traveller {
+  booted(at: Peer): Promise<void>
+  leaves(from: Peer): Promise<void>
+  arrived(at: Peer): Promise<void>
+  ends(at: Peer): Promise<void>
+}
+
+function sane(monitor: LinuxWorkloadMonitor): void {
+  if (monitor.problems.length > 0) throw new Error(`the guest says: ${monitor.problems.join(' | ')}`)
+}
+
+/** Counts, and compares memory and disk with what they should be, all the time. */
+function loadedGuest(monitor: LinuxWorkloadMonitor, answerMs: number): Traveller {
+  return {
+    booted: () => monitor.until((m) => m.rounds > 2, 180_000),
+    leaves: async () => {},
+    async arrived() {
+      const { rounds } = monitor
+      await monitor.until((m) => m.rounds > rounds + 1, answerMs)
+      sane(monitor)
+    },
+    async ends(at) {
+      at.type('q\n')
+      await monitor.until((m) => m.verdict !== undefined, 120_000)
+      sane(monitor)
+    },
+  }
+}
+
+/** What the shell says after a sleep: which sleep it was, and whether memory and disk are what they were at the start. */
+const IDLE_SETUP = [
+  'd=/dev/vda n=0',
+  'head -c 1048576 /dev/urandom >/tmp/file; dd if=/tmp/file of=$d bs=64k oflag=direct 2>/dev/null',
+  'sum() { sha256sum | cut -c1-16; }; memory=$(sum </tmp/file)',
+  'disk() { dd if=$d bs=64k count=16 iflag=direct 2>/dev/null | sum; }',
+  'whole() { [ "$(sum </tmp/file) $(disk)" = "$memory $memory" ] && echo whole || echo DAMAGED; }',
+  'echo "setup $(whole)"',
+]
+
+/** Sleeps while it moves; then its timer has to wake it, and it answers to what is typed. */
+function idleGuest(monitor: LinuxWorkloadMonitor, answerMs: number): Traveller {
+  let sleeps = 0
+  return {
+    async booted(at) {
+      await monitor.until((m) => m.text.includes('~ # '), 180_000)
+      for (const line of IDLE_SETUP) {
+        const { length } = monitor.text
+        at.type(`${line}\n`)
+        await monitor.until((m) => m.text.indexOf('~ # ', length) >= 0, 60_000)
+      }
+      if (!monitor.text.includes('setup whole\r')) throw new Error(`the guest says: ${monitor.text.slice(-300)}`)
+    },
+    async leaves(from) {
+      // What it prints after its sleep nobody wakes it for: that takes its timer.
+      sleeps++
+      from.type(`sleep ${SLEEP_S}; n=$((n + 1)); echo "woke $n $(whole)"\n`)
+      await delay(ASLEEP_MS)
+    },
+    async arrived(at) {
+      const woke = new RegExp(`^woke ${sleeps} (whole|DAMAGED)\\r`, 'm')
+      await monitor.until((m) => woke.test(m.text), answerMs)
+      if (woke.exec(monitor.text)![1] !== 'whole') throw new Error('the guest says: memory or disk is DAMAGED')
+      at.type(`echo $((6 * 7)) hop$n\n`)
+      await monitor.until((m) => m.text.includes(`42 hop${sleeps}\r`), answerMs)
+      sane(monitor)
+    },
+    ends: async () => sane(monitor),
   }
 }
 
@@ -129,13 +200,16 @@ export async function travelGuarded(
   folder: string,
   attempts = 3,
 ): Promise<{ hops: readonly Hop[]; lostByStock: number }> {
-  const suspect = journey.guest === 'load' && journey.machines.slice(0, -1).includes('7.2')
   for (let lost = 0; ; lost++) {
     try {
       return { hops: await travel(journey, folder), lostByStock: lost }
     } catch (error) {
-      const found = (error as Error).message.startsWith('the guest says')
-      if (!suspect || !found || lost + 1 >= attempts) throw error
+      if (!mayBeLostByStock(journey, error as Error) || lost + 1 >= attempts) throw error
     }
   }
+}
+
+/** Damage that the guest found, where 7.2 sent it while it was busy. */
+export function mayBeLostByStock({ guest, machines }: Journey, error: Error): boolean {
+  return guest === 'load' && machines.slice(0, -1).includes('7.2') && error.message.startsWith('the guest says')
 }

@@ -2,12 +2,13 @@
  * One guest, three kinds of machines to put it on: ours with either profile, stock QEMU 7.2 and stock QEMU 10.0. All of them
  * boot from the same files with the same devices, so that a guest can move from any to any.
  */
-import { readFileSync } from 'node:fs'
+import { closeSync, readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { virtioBlk } from '@ferryvm/devices-virtio'
 import { rawFile } from '@ferryvm/devices-virtio/node'
 import { stockQemu10 } from '../stock-qemu/stock-10.ts'
 import { startStockQemu } from '../stock-qemu/stock-qemu.ts'
+import { giveDescriptor, type QmpSpeaker } from './give-descriptor.ts'
 import { createVm } from './vm.ts'
 
 /** `emu-7.2` and `emu-10.0` are ours with the profile of that release. */
@@ -27,6 +28,8 @@ export interface PeerBoot {
   readonly userNet?: boolean
   /** The guest goes before its memory. */
   readonly postcopy?: PostcopyOptions
+  /** A descriptor of this process, given away: what {@link Peer.incomingFd} is for the peer. */
+  readonly incomingFd?: number
   /** See `rv64`; for ours. */
   readonly timerNudge?: boolean
   onOutput(text: string): void
@@ -41,11 +44,16 @@ export interface PostcopyOptions {
 }
 
 export interface MoveTimes {
+  /** As the sender says it. */
   readonly totalMs: number
+  /** From the sender's STOP to the receiver's RESUME. */
   readonly downtimeMs: number
   /** What the guest waited for, and got, after it had moved. */
   readonly postcopy?: { readonly requests: number; readonly bytes: number }
 }
+
+/** What the sender knows. */
+export type SendTimes = Omit<MoveTimes, 'downtimeMs'>
 
 /** What both sides of a migration are told before it. */
 export interface MigrationSettings {
@@ -59,7 +67,8 @@ export interface Peer extends AsyncDisposable {
   start(): Promise<void>
   /** Waits for a guest; resolves with the address to send it to. */
   listen(uri: string): Promise<string>
-  send(uri: string): Promise<MoveTimes>
+  /** Resolves when the guest was sent. */
+  send(uri: string): Promise<SendTimes>
   configure(settings: MigrationSettings): Promise<void>
   /** `query-migrate`. */
   info(): Promise<any>
@@ -73,6 +82,13 @@ export interface Peer extends AsyncDisposable {
   recover(uri: string): Promise<string>
   /** `migrate` with `resume`. */
   resume(uri: string): Promise<void>
+  /** Address of the descriptor that it was created with. */
+  readonly incomingFd: string
+  /** Gives it a descriptor of this process to send to; resolves with its address. */
+  give(descriptor: number): Promise<string>
+  /** When its guest stopped and went on for the last time, ms since 1970. */
+  readonly stoppedAtMs: number
+  readonly resumedAtMs: number
 }
 
 /** `source`: boots the guest when it is started; `destination`: waits for one. */
@@ -82,6 +98,14 @@ export async function createPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot,
   return kind.startsWith('emu') ? emuPeer(kind, boot) : stockPeer(kind, role, boot, folder)
 }
 
+/** How two peers meet. Addresses say different things to each of them, and files are complete before they are read. */
+export interface Passage {
+  /** What the receiver listens to; the sender's address is what that resolves to, unless it is said here. */
+  readonly listen: string
+  readonly send?: string
+  readonly kept?: boolean
+}
+
 /**
  * Moves the guest; `from` is closed afterwards.
  * @param steer what somebody at the sender's monitor does meanwhile
@@ -89,16 +113,18 @@ export async function createPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot,
 export async function movePeer(
   from: Peer,
   to: Peer,
-  uri = 'tcp:127.0.0.1:0',
+  { listen, send, kept = false }: Passage = { listen: 'tcp:127.0.0.1:0' },
   steer: (from: Peer) => Promise<void> = async () => {},
 ): Promise<MoveTimes> {
-  const address = await to.listen(uri)
-  const sent = from.send(address)
+  const saved = kept ? await from.send(send!) : undefined
+  const address = await to.listen(listen)
+  const sent = saved ?? from.send(send ?? address)
   const arrived = to.arrived()
   try {
     const [times] = await Promise.all([sent, arrived, steer(from)])
+    const downtimeMs = to.resumedAtMs - from.stoppedAtMs
     await from[Symbol.asyncDispose]()
-    return times
+    return { ...times, downtimeMs }
   } catch (error) {
     // The receiver knows why; its sender may only have lost the connection.
     const why = await Promise.race([arrived.then(nothing, (e: Error) => e), delay(2000)])
@@ -106,6 +132,7 @@ export async function movePeer(
   }
 }
 const nothing = () => undefined
+const nowMs = () => performance.timeOrigin + performance.now()
 
 async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
   const bytes = (path: string | undefined) => (path === undefined ? undefined : readFileSync(path))
@@ -128,8 +155,20 @@ async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
     vm.migration.setCapabilities(postcopyCapabilities(boot.postcopy))
     vm.migration.setParameters(precopyLimit(boot.postcopy))
   }
+  let stoppedAtMs = Number.NaN
+  let resumedAtMs = Number.NaN
+  vm.machine.on('stop', () => void (stoppedAtMs = nowMs()))
+  vm.machine.on('resume', () => void (resumedAtMs = nowMs()))
   return {
     kind,
+    get stoppedAtMs() {
+      return stoppedAtMs
+    },
+    get resumedAtMs() {
+      return resumedAtMs
+    },
+    incomingFd: `fd:${boot.incomingFd}`,
+    give: async (descriptor) => `fd:${descriptor}`,
     type: (text) => vm.type(text),
     async start() {
       vm.machine.start()
@@ -147,7 +186,7 @@ async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
         vm.migration.startPostcopy()
       }
       await sent
-      return moveTimes(vm.migration.info())
+      return sendTimes(vm.migration.info())
     },
     async configure({ capabilities, parameters = {} }) {
       if (capabilities) vm.migration.setCapabilities(capabilities.map((capability) => ({ capability, state: true })))
@@ -166,9 +205,8 @@ async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
 /** Long enough for a few pages, and not for all. */
 const SWITCH_AFTER_MS = 300
 
-const moveTimes = (info: any): MoveTimes => ({
+const sendTimes = (info: any): SendTimes => ({
   totalMs: info['total-time'],
-  downtimeMs: info.downtime,
   postcopy: { requests: info.ram['postcopy-requests'], bytes: info.ram['postcopy-bytes'] },
 })
 const postcopyCapabilities = ({ preempt = false }: PostcopyOptions) =>
@@ -183,6 +221,9 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
   if (kind === '10.0' && !binary) throw new Error('stock QEMU 10.0 is not here')
   const decoder = new TextDecoder()
   const { disk } = boot
+  const times: Record<string, number> = {}
+  const inherit = boot.incomingFd === undefined ? [] : [boot.incomingFd]
+  let monitor: QmpSpeaker | undefined
   const driver = disk?.bus === 'virtio-mmio' ? 'virtio-blk-device' : 'virtio-blk-pci'
   const qemu = await startStockQemu(
     folder,
@@ -200,11 +241,13 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
     ],
     (chunk) => boot.onOutput(decoder.decode(chunk, { stream: true })),
     binary,
+    { inherit, onEvent: ({ name, atMs }) => void (times[name] = atMs) },
   )
   if (boot.postcopy) {
     await qemu.qmp('migrate-set-capabilities', { capabilities: postcopyCapabilities(boot.postcopy) })
     await qemu.qmp('migrate-set-parameters', precopyLimit(boot.postcopy))
   }
+  for (const descriptor of inherit) closeSync(descriptor) // it has them now
   const listening = async (uri: string, besides?: string): Promise<string> => {
     if (!uri.startsWith('tcp:')) return uri
     for (;;) {
@@ -222,6 +265,17 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
       return listening(uri, before?.at(-1).port)
     },
     resume: (uri) => qemu.qmp('migrate', { uri, resume: true }),
+    get stoppedAtMs() {
+      return times.STOP ?? Number.NaN
+    },
+    get resumedAtMs() {
+      return times.RESUME ?? Number.NaN
+    },
+    incomingFd: 'fd:3',
+    async give(descriptor) {
+      monitor = await giveDescriptor(qemu.qmpPath, 'out', descriptor)
+      return 'fd:out'
+    },
     type: (text) => qemu.type(text),
     async start() {
       await qemu.qmp('cont')
@@ -231,14 +285,14 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
       return listening(uri)
     },
     async send(uri) {
-      const sent = qemu.migrate(uri)
+      const sent = qemu.migrate(uri, { monitor })
       if (boot.postcopy) {
         while ((await qemu.qmp('query-migrate')).status === 'setup') await delay(1)
         await delay(SWITCH_AFTER_MS)
         await qemu.qmp('migrate-start-postcopy')
       }
       await sent
-      return moveTimes(await qemu.qmp('query-migrate'))
+      return sendTimes(await qemu.qmp('query-migrate'))
     },
     async configure({ capabilities, parameters = {} }) {
       const all = capabilities?.map((capability) => ({ capability, state: true }))

@@ -1,94 +1,143 @@
 /**
- * `pnpm matrix`: Linux moved between `emu` and stock QEMU 7.2 and 10.0 in every way, as a table.
+ * `pnpm matrix`: Linux moved between `emu` and stock QEMU 7.2 and 10.0 in every way, as a table. The guest itself says
+ * whether a cell passes (see tests/harness/journey.ts).
  *
- * Options: `--repeat=3` rounds per cell, `--only=TEXT` cells whose name contains it, `--transports=tcp,unix`, `--rounds=10`
- * for the bridge. A cell passes when the guest itself says so after every arrival (see tests/harness/journey.ts). Cells of
- * two stock machines are there for comparison and are allowed to fail. Exit status 1 when a cell of ours fails.
+ *     --only TEXT      cells whose name contains it; several of them must all be there ("7.2 to emu, fd, load, pcie.0, 2 harts")
+ *     --share I/N      every N-th journey, from the I-th on (from 0)
+ *     --resume         goes on from .cache/matrix.jsonl: only cells that are not there yet, or failed
+ *     --rounds N       of the bridge, there and back [10]
+ *     --list           names of the cells, and nothing else
+ *     --table          the table of what is there, and nothing else
+ *     --write          the table goes to docs/matrix.md, too
+ *     --lanes N        guests that travel at a time, in processes of their own: an idle one beside every loaded one [2]
+ *
+ * Cells of two stock machines are there for comparison and may fail. Exit status 1 when a cell of ours fails.
  */
-import { type Hop, type Journey, travelGuarded } from '../harness/journey.ts'
-import type { PeerKind } from '../harness/peers.ts'
-import { stockQemu10 } from '../stock-qemu/stock-10.ts'
-import { scratchFolder } from '../stock-qemu/stock-qemu.ts'
+import { execFileSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { cpus } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { findLinuxGuest, linuxGuestMissing } from '../../tooling/guest/linux-guest.ts'
+import { stockQemu10, stockQemu10Missing } from '../stock-qemu/stock-10.ts'
+import { stockQemuCommand, stockQemuMissing } from '../stock-qemu/stock-qemu.ts'
+import { Lane } from './lane.ts'
+import { type CellResult, ResultFile } from './results.ts'
+import { GUESTS, matrixRoutes, type Route } from './routes.ts'
+import { matrixTables } from './table.ts'
 
-const option = (name: string, otherwise: string) =>
-  process.argv.find((a) => a.startsWith(`--${name}=`))?.slice(name.length + 3) ?? otherwise
-const repeat = Number(option('repeat', '3'))
-const rounds = Number(option('rounds', '10'))
-const only = option('only', '')
-const transports = option('transports', 'tcp,unix').split(',') as ('tcp' | 'unix')[]
+const root = join(import.meta.dirname, '../..')
+const { values: options } = parseArgs({
+  options: {
+    only: { type: 'string', multiple: true, default: [] },
+    share: { type: 'string', default: '0/1' },
+    resume: { type: 'boolean', default: false },
+    rounds: { type: 'string', default: '10' },
+    lanes: { type: 'string', default: '2' },
+    list: { type: 'boolean', default: false },
+    table: { type: 'boolean', default: false },
+    write: { type: 'boolean', default: false },
+  },
+})
+const missing = stockQemuMissing() ?? linuxGuestMissing()
+if (missing) {
+  console.error(missing)
+  process.exit(1)
+}
+const rounds = Number(options.rounds)
+const stock10 = stockQemu10()
+if (!stock10) console.log(`${stockQemu10Missing()}: its cells are left out`)
+const all = matrixRoutes(rounds).filter(({ journey }) => stock10 || !journey.machines.includes('10.0'))
+const file = new ResultFile(join(root, '.cache/matrix.jsonl'), options.resume || options.table)
+const wanted = (name: string, { comparison }: Route) => {
+  const found = options.resume ? file.results.get(name) : undefined
+  return options.only.every((text) => name.includes(text)) && !(found && (found.ok || comparison))
+}
+const [first, step] = options.share.split('/').map(Number) as [number, number]
+const routes = all.filter((_, index) => index % step === first).flatMap(trimmed)
 
-/** For guests that boot on 10.0 and are to go to 7.2: without what a 7.2 hart lacks. */
-const PLAIN = 'rv64,zicboz=off,zicbom=off,zawrs=off'
-
-interface Cell {
-  readonly name: string
-  readonly journey: Journey
-  /** Two stock machines: shown, not judged. */
-  readonly comparison?: boolean
+/** Only as far as the cells that are asked for. */
+function trimmed(route: Route): Route[] {
+  const cells = route.cells.filter(({ name }) => wanted(name, route))
+  if (cells.length === 0) return []
+  const hops = Math.max(...cells.flatMap((cell) => cell.hops)) + 1
+  return [{ ...route, cells, journey: { ...route.journey, machines: route.journey.machines.slice(0, hops + 1) } }]
 }
 
-const ours = (release: '7.2' | '10.0'): PeerKind => `emu-${release}`
-const cells: Cell[] = []
-for (const guest of ['idle', 'load'] as const) {
-  for (const bus of ['pcie.0', 'virtio-mmio'] as const) {
-    for (const harts of [1, 2]) {
-      for (const transport of transports) {
-        const add = (machines: PeerKind[], more: Partial<Journey> = {}, comparison = false) => {
-          const name = [machines.join(' > '), guest, bus, `${harts} hart${harts > 1 ? 's' : ''}`, transport].join(', ')
-          cells.push({ name, journey: { machines, guest, bus, harts, transport, ...more }, comparison })
-        }
-        for (const release of ['7.2', '10.0'] as const) {
-          add([ours(release), release])
-          add([release, ours(release)])
-          add([release, ours(release), release])
-          if (guest === 'load') add([release, release], {}, true)
-        }
-        add(['7.2', 'emu-10.0', '10.0'])
-        add(['10.0', 'emu-7.2', '7.2'], { cpu10: PLAIN })
+if (options.list) {
+  for (const { cells } of routes) for (const { name } of cells) console.log(name)
+  process.exit()
+}
+if (!options.table) await runAll()
+
+const judged = all.filter(({ comparison }) => !comparison).flatMap(({ cells }) => cells.map(({ name }) => name))
+const shown = judged.flatMap((name) => file.results.get(name) ?? [])
+const failed = shown.filter(({ ok }) => !ok)
+const text = `${heading()}\n${matrixTables(file.results, rounds)}`
+if (routes.length === all.length || options.table || options.write) console.log(`\n${text}`)
+if (options.write) writeFileSync(join(root, 'docs/matrix.md'), text)
+for (const { cell, note } of failed) console.log(`FAILS ${cell}: ${note}`)
+console.log(`${shown.length - failed.length} of ${shown.length} cells pass, ${judged.length - shown.length} not run`)
+process.exit(failed.length === 0 ? 0 : 1)
+
+async function runAll(): Promise<void> {
+  const total = routes.reduce((sum, { cells }) => sum + cells.length, 0)
+  let done = 0
+  const tell = ({ comparison }: Route, result: CellResult) => {
+    file.add(result)
+    const { cell, ok, downtimeMs, totalMs, note = '' } = result
+    const times = `${downtimeMs.map(Math.round).join('+')} / ${totalMs.map(Math.round).join('+')} ms`
+    const verdict = ok ? 'ok   ' : comparison ? 'stock' : 'FAIL '
+    console.log(`${++done}/${total} ${verdict} ${cell}: ${times.slice(0, 60)} ${note.slice(0, 160)}`)
+  }
+  const lanes = Array.from({ length: Number(options.lanes) }, () => new Lane())
+  const close = () => {
+    for (const lane of lanes) lane[Symbol.dispose]()
+  }
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => {
+      close()
+      process.exit(130)
+    })
+  }
+  const queue = [...routes]
+  await Promise.all(
+    lanes.map(async (lane, index) => {
+      while (queue.length > 0) {
+        const preferred = queue.findIndex(({ journey }) => journey.guest === GUESTS[index % GUESTS.length])
+        const [route] = queue.splice(Math.max(preferred, 0), 1)
+        for (const result of await lane.run(route!)) tell(route!, result)
       }
-    }
-  }
-}
-const thereAndBack: PeerKind[] = ['7.2']
-for (let i = 0; i < rounds; i++) thereAndBack.push('emu-10.0', '10.0', 'emu-7.2', '7.2')
-for (const guest of ['idle', 'load'] as const) {
-  cells.push({
-    name: `bridge, ${rounds} rounds of 7.2 > emu > 10.0 > emu > 7.2, ${guest}`,
-    journey: { machines: thereAndBack, guest, bus: 'pcie.0' },
-  })
+    }),
+  )
+  close()
 }
 
-const median = (numbers: number[]) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? Number.NaN
-const has10 = stockQemu10() !== undefined
-const chosen = cells.filter((c) => c.name.includes(only) && (has10 || !c.name.includes('10.0')))
-if (!has10) console.log('stock QEMU 10.0 is not here: its cells are left out')
-console.log(`${chosen.length} cells, ${repeat} runs each\n`)
-console.log('| cell | passed | downtime ms, last hop | total ms, last hop | note |\n|---|---|---|---|---|')
-let failed = 0
-for (const { name, journey, comparison } of chosen) {
-  const last: Hop[] = []
-  let lost = 0
-  let note = ''
-  const runs = name.startsWith('bridge') ? 1 : repeat
-  for (let run = 0; run < runs; run++) {
-    const folder = scratchFolder()
-    try {
-      const { hops, lostByStock } = await travelGuarded(journey, folder.path)
-      last.push(hops.at(-1)!)
-      lost += lostByStock
-    } catch (error) {
-      note = (error as Error).message.replaceAll(/\s+/g, ' ').replaceAll('|', '/').slice(0, 160)
-    } finally {
-      folder.remove()
-    }
-  }
-  if (last.length < runs && !comparison) failed++
-  if (lost > 0) note = `${lost} runs again, stock 7.2 lost pages. ${note}`
-  const downtime = median(last.map((h) => h.downtimeMs))
-  const total = median(last.map((h) => h.totalMs))
-  console.log(
-    `| ${name}${comparison ? ' (stock only)' : ''} | ${last.length}/${runs} | ${downtime} | ${total} | ${note} |`,
-  )
+function heading(): string {
+  const versionOf = (command: string, env: object) =>
+    execFileSync(command, ['--version'], { encoding: 'utf8', env: { ...process.env, ...env } })
+      .split('\n')[0]!
+      .replace(/^.*version (\S+).*$/, '$1')
+  const versions = [versionOf(stockQemuCommand, {}), stock10 && versionOf(stock10.command, stock10.env)]
+  const last =
+    [...file.results.values()]
+      .map(({ at }) => at)
+      .sort()
+      .at(-1) ?? ''
+  const again = [...file.results.values()].filter(({ lostByStock }) => lostByStock > 0).length
+  return `# Guests between emu and stock QEMU
+
+Made by \`pnpm matrix --write\` on ${last.slice(0, 10)}: stock QEMU ${versions.filter(Boolean).join(' and ')}, Linux \
+${findLinuxGuest()!.kernelVersion}, 128 MiB, Node ${process.versions.node}, ${cpus().length} cores, which also did other work.
+
+A value is **downtime / total time in ms**: from STOP at the sender to RESUME at the receiver, and what the sender says; over two
+hops, the sum of both. Every value is a pass: after each hop the guest showed that it goes on. A loaded guest counts without a
+gap or a repetition, and compares disk, memory and results with what they must be, at the end all of them. An idle one sleeps
+while it moves, is woken by its own timer, finds the checksums of memory and disk unchanged, and answers to what is typed.
+With \`file\`, downtime includes that the receiver reads the file only after it is complete.
+
+The guest is named by its load, its disk's bus and its harts. *Stock pairs* are there for comparison: in italics where the guest did not go
+on or was damaged, for which emu is not in the way (docs/stock-qemu.md says why). "Run N": before it, stock 7.2 lost pages of the busy guest, which the
+guest noticed (${again} cells).
+`
 }
-console.log(`\n${failed === 0 ? 'all cells pass' : `${failed} cells fail`}`)
-process.exit(failed === 0 ? 0 : 1)

@@ -4,7 +4,7 @@
  * Tests that need it say so with {@link stockQemuMissing}: where CI or FERRY_REQUIRE_QEMU is set it must be there, elsewhere
  * the test is skipped with the reason.
  */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { type ChildProcess, type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -37,8 +37,10 @@ export interface StockQemu {
   type(text: string): void
   /** One QMP command; its `return`. @throws Error with the `desc` of the error reply */
   qmp(execute: string, parameters?: Record<string, unknown>): Promise<any>
-  /** `migrate` to an address and wait until it is completed. @throws Error when it ends in another way */
-  migrate(uri: string, timeoutMs?: number): Promise<void>
+  /** `migrate` to an address, said to `monitor`, and wait until it is completed. @throws Error when it ends in another way */
+  migrate(uri: string, options?: { timeoutMs?: number; monitor?: StockQemu['qmp'] }): Promise<void>
+  /** The path of a second QMP monitor, for a client of another kind. */
+  readonly qmpPath: string
   /** Writes guest-physical memory behind the guest's back, through the GDB stub; the machine runs on after it. */
   poke(address: number, bytes: Uint8Array): Promise<void>
   /** Exit status, or the name of the signal that ended it. */
@@ -50,12 +52,25 @@ export interface StockQemu {
 
 let started = 0
 
+/** A QMP event: its name, and when it happened, ms since 1970 with fractions. */
+export interface QmpEvent {
+  readonly name: string
+  readonly atMs: number
+}
+
+export interface StockQemuOptions {
+  /** Descriptors of this process; it gets them as 3, 4 and so on. */
+  readonly inherit?: readonly number[]
+  onEvent?(event: QmpEvent): void
+}
+
 /** Starts it and waits for QMP. @param onConsole gets what the guest writes to its console */
 export async function startStockQemu(
   folder: string,
   args: string[],
   onConsole: (chunk: Buffer) => void,
   binary: StockQemuBinary = { command: stockQemuCommand, args: [], env: {} },
+  { inherit = [], onEvent }: StockQemuOptions = {},
 ): Promise<StockQemu> {
   const id = ++started
   const qmpPath = join(folder, `qmp-${id}.sock`)
@@ -68,12 +83,14 @@ export async function startStockQemu(
       ...common,
       '-qmp',
       `unix:${qmpPath},server=on,wait=off`,
+      '-qmp',
+      `unix:${qmpPath}-2,server=on,wait=off`,
       '-gdb',
       `unix:${gdbPath},server=on,wait=off`,
       ...args,
     ],
-    { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...binary.env } },
-  )
+    { stdio: ['pipe', 'pipe', 'pipe', ...inherit], env: { ...process.env, ...binary.env } },
+  ) as ChildProcessWithoutNullStreams
   let stderr = ''
   child.stderr.on('data', (chunk) => {
     stderr += chunk
@@ -85,13 +102,14 @@ export async function startStockQemu(
     child.on('close', (code, signal) => resolve(code ?? signal ?? 'unknown'))
   })
   const socket = await dial(qmpPath, child, () => stderr)
-  const qmp = speakQmp(socket)
+  const qmp = speakQmp(socket, onEvent)
   await qmp('qmp_capabilities')
   return {
     type: (text) => void child.stdin.write(text),
     qmp,
-    async migrate(uri, timeoutMs = 60_000) {
-      await qmp('migrate', { uri })
+    qmpPath: `${qmpPath}-2`,
+    async migrate(uri, { timeoutMs = 60_000, monitor = qmp } = {}) {
+      await monitor('migrate', { uri })
       const limit = Date.now() + timeoutMs
       for (;;) {
         const { status, 'error-desc': reason } = await qmp('query-migrate')
@@ -130,8 +148,8 @@ async function dial(path: string, child: ChildProcess, stderr: () => string): Pr
   throw new Error(`stock QEMU did not open ${path}: ${stderr()}`)
 }
 
-/** Commands and their answers; events are dropped. The first command has to be `qmp_capabilities`. */
-export function speakQmp(socket: Socket): StockQemu['qmp'] {
+/** Commands and their answers. The first command has to be `qmp_capabilities`. */
+export function speakQmp(socket: Socket, onEvent?: (event: QmpEvent) => void): StockQemu['qmp'] {
   const pending: { resolve: (value: any) => void; reject: (e: Error) => void }[] = []
   let text = ''
   socket.setEncoding('utf8')
@@ -142,6 +160,10 @@ export function speakQmp(socket: Socket): StockQemu['qmp'] {
       text = text.slice(end + 1)
       if ('return' in message) pending.shift()?.resolve(message.return)
       else if ('error' in message) pending.shift()?.reject(new Error(message.error.desc))
+      else if ('event' in message) {
+        const { seconds, microseconds } = message.timestamp
+        onEvent?.({ name: message.event, atMs: seconds * 1000 + microseconds / 1000 })
+      }
     }
   })
   socket.on('error', () => {})

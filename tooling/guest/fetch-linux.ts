@@ -4,14 +4,13 @@
  *
  *     node tooling/guest/fetch-linux.ts [--suite trixie] [--mirror <url>] [--force]
  *
- * Works on Debian and its relatives (apt-get, dpkg-deb). apt gets folders of its own, so the machine's package lists are not
- * touched, and verifies signatures and hashes.
+ * See tooling/private-apt.ts for what it needs.
  */
-import { execFileSync } from 'node:child_process'
-import { copyFileSync, existsSync, globSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, globSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
+import { type Apt, configuredMirror, FetchError, privateApt, unpackPackage } from '../private-apt.ts'
 import { buildLinuxInitramfs, findFetchedGuest, findLinuxGuest, guestCache, type LinuxGuest } from './linux-guest.ts'
 
 export interface FetchOptions {
@@ -31,99 +30,26 @@ const keptModules = [
   ...['netfs', '9pnet', '9pnet_virtio', '9p', 'nvme-core', 'nvme'],
 ]
 
-const keyrings = ['/usr/share/keyrings/debian-archive-keyring.gpg', '/usr/share/keyrings/debian-archive-keyring.pgp']
-
-/** Fetching failed; the message says what to do about it. */
-export class GuestFetchError extends Error {
-  override readonly name = 'GuestFetchError'
-}
-
-const TARGETS = '$(REPO_URI)\t$(LABEL)'
-
-/** @param targets what `apt-get indextargets` prints in the format {@link TARGETS} */
-export function debianMirror(targets: string): string | undefined {
-  const archives = targets.split('\n').map((line) => {
-    const [uri = '', label = ''] = line.split('\t')
-    return { uri: uri.replace(/\/+$/, ''), label }
-  })
-  // The label is known once package lists were fetched; before that, archives lie in folders of this name.
-  const found = archives.find((a) => a.label === 'Debian') ?? archives.find((a) => /\/debian$/.test(a.uri))
-  return found?.uri
-}
-
-function configuredMirror(): string {
-  let targets = ''
-  try {
-    const args = ['indextargets', '--format', TARGETS, 'Created-By: Packages']
-    targets = execFileSync('apt-get', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
-  } catch (e) {
-    if ((e as { code?: string }).code === 'ENOENT')
-      throw new GuestFetchError('apt-get is not installed: this needs Debian or a relative')
-  }
-  const mirror = debianMirror(targets)
-  if (!mirror) throw new GuestFetchError('apt is not set up for a Debian archive here: name one with --mirror')
-  return mirror
-}
-
-/** apt with lists, cache and status of its own, for riscv64 only. */
-function privateApt(folder: string, suite: string, mirror: string) {
-  const keyring = keyrings.find((path) => existsSync(path))
-  if (!keyring) {
-    throw new GuestFetchError(`${keyrings[0]} is missing: install the package debian-archive-keyring`)
-  }
-  for (const path of ['lists/partial', 'cache/archives/partial']) mkdirSync(join(folder, path), { recursive: true })
-  writeFileSync(join(folder, 'status'), '')
-  writeFileSync(join(folder, 'sources.list'), `deb [signed-by=${keyring}] ${mirror} ${suite} main\n`)
-  const settings = {
-    'Dir::Etc::sourcelist': join(folder, 'sources.list'),
-    'Dir::Etc::sourceparts': '-',
-    'Dir::State': folder,
-    'Dir::State::lists': join(folder, 'lists'),
-    'Dir::State::status': join(folder, 'status'),
-    'Dir::Cache': join(folder, 'cache'),
-    'APT::Architecture': 'riscv64',
-    'APT::Architectures': 'riscv64',
-    'APT::Sandbox::User': process.getuid?.() === 0 ? 'root' : '',
-    'Acquire::Languages': 'none',
-  }
-  const options = Object.entries(settings).flatMap(([name, value]) => (value ? ['-o', `${name}=${value}`] : []))
-  return (command: string, args: string[]): string => {
-    try {
-      const stdio: ['ignore', 'pipe', 'pipe'] = ['ignore', 'pipe', 'pipe']
-      return execFileSync(command, [...options, ...args], { cwd: folder, encoding: 'utf8', stdio, maxBuffer: 2 ** 26 })
-    } catch (e) {
-      const failure = e as { code?: string; stderr?: string }
-      if (failure.code === 'ENOENT')
-        throw new GuestFetchError(`${command} is not installed: this needs Debian or a relative`)
-      const said = (failure.stderr ?? '').trim()
-      const hint = /unexpected size|Hash Sum mismatch|Mirror sync/.test(said)
-        ? '\nThe mirror is in the middle of a sync: try again in a few hours, or give another one with --mirror.'
-        : ''
-      throw new GuestFetchError(`${command} ${args.join(' ')} failed:\n${said}${hint}`, { cause: e })
-    }
-  }
-}
-
 /** The package with the files behind a metapackage: the first dependency that `pattern` matches, or the package itself. */
-function realPackage(apt: ReturnType<typeof privateApt>, name: string, pattern: RegExp): string {
+function realPackage(apt: Apt, name: string, pattern: RegExp): string {
   const depends = apt('apt-cache', ['depends', '--no-recommends', '--no-suggests', name])
   const found = depends.split('\n').flatMap((line) => /^\s*\|?Depends: (\S+)/.exec(line)?.[1] ?? [])
   return found.find((dependency) => pattern.test(dependency)) ?? name
 }
 
 /** All packages that hold parts of a kernel: newer Debian kernels come as linux-binary-… and linux-modules-… */
-function kernelPackages(apt: ReturnType<typeof privateApt>): string[] {
+function kernelPackages(apt: Apt): string[] {
   const image = realPackage(apt, 'linux-image-riscv64', /^linux-image-\d/)
   const parts = ['binary', 'modules'].map((part) => realPackage(apt, image, new RegExp(`^linux-${part}-\\d`)))
   return [...new Set([image, ...parts])]
 }
 
-/** Downloads, unpacks and keeps what is needed. @throws GuestFetchError */
+/** Downloads, unpacks and keeps what is needed. @throws FetchError */
 export function fetchLinuxGuest(options: FetchOptions = {}): void {
   const { suite = 'trixie', mirror = configuredMirror(), to = guestCache, log = () => {} } = options
   const work = join(to, 'apt')
   rmSync(work, { recursive: true, force: true })
-  const apt = privateApt(work, suite, mirror)
+  const apt = privateApt(work, { suite, mirror, architecture: 'riscv64' })
   try {
     log(`package lists of ${suite} (riscv64) from ${mirror}`)
     apt('apt-get', ['update', '--error-on=any'])
@@ -131,11 +57,7 @@ export function fetchLinuxGuest(options: FetchOptions = {}): void {
     const unpacked = join(work, 'unpacked')
     for (const name of packages) {
       log(`download ${name}`)
-      apt('apt-get', ['download', name])
-      const archive = readdirSync(work).find((file) => file.startsWith(`${name}_`) && file.endsWith('.deb'))
-      if (!archive) throw new GuestFetchError(`apt-get download ${name} left no package file`)
-      execFileSync('dpkg-deb', ['-x', join(work, archive), unpacked])
-      rmSync(join(work, archive))
+      unpackPackage(apt, name, work, unpacked)
     }
     keep(unpacked, to)
     log(`kept in ${to}`)
@@ -146,7 +68,7 @@ export function fetchLinuxGuest(options: FetchOptions = {}): void {
 
 function one(pattern: string, cwd: string): string {
   const [found] = globSync(pattern, { cwd })
-  if (!found) throw new GuestFetchError(`the downloaded packages have no ${pattern}`)
+  if (!found) throw new FetchError(`the downloaded packages have no ${pattern}`)
   return join(cwd, found)
 }
 
@@ -190,7 +112,7 @@ if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) 
     if (fetching) fetchLinuxGuest({ suite: values.suite, mirror: values.mirror, log })
     console.log(describe(fetching ? findFetchedGuest()! : findLinuxGuest('')!))
   } catch (e) {
-    if (!(e instanceof GuestFetchError)) throw e
+    if (!(e instanceof FetchError)) throw e
     console.error(`guest:fetch: ${e.message}`)
     process.exitCode = 1
   }

@@ -1,13 +1,18 @@
 import type { StreamSettings } from '@ferryvm/core'
+import { type HartProfile, PROFILES } from '@ferryvm/cpu-riscv'
+import type { DeviceTreeFacts } from '@ferryvm/devices-virt'
 
 export type VirtProfile = 'qemu-7.2' | 'qemu-10.0'
 const MiB = 2 ** 20
 
 /**
- * How the boards of two stock releases differ, as far as a guest or a stream can tell; the CPU's part is `PROFILES` of
- * cpu-riscv under the same names. Spec: virt-machine.md sections 3 to 5, virt-vmstate.md section 2.
+ * All that the `virt` machines of two stock releases differ in, as far as a guest or a stream can tell.
+ * Spec: virt-machine.md sections 3 to 5 and 7, virt-vmstate.md sections 2 and 4.
  */
 export interface VirtProfileFacts {
+  /** The harts: extensions, CSRs, version of their section. Other packages' code knows them by the profile's name. */
+  readonly cpu: HartProfile
+  readonly deviceTree: Omit<DeviceTreeFacts, 'isa' | 'mmuType'>
   /** An initial RAM disk begins so far behind the kernel, or at half of the RAM if that is less. */
   readonly initrdOffsetBytes: number
   /** Set: the device tree has so much room at the end of RAM, below 3 GiB. Otherwise as much as it needs, wherever that is. */
@@ -23,6 +28,8 @@ export interface VirtProfileFacts {
 
 export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
   'qemu-7.2': {
+    cpu: PROFILES['qemu-7.2'],
+    deviceTree: { isaLists: false, plicSources: 96, initrdCells: 1, pmuPaddingCells: 5, aliases: false },
     initrdOffsetBytes: 128 * MiB,
     deviceTreeRoomBytes: MiB,
     startsAtEntry: false,
@@ -31,6 +38,8 @@ export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
     stream: { sendSwitchoverStart: false, preemptAtSetup: true },
   },
   'qemu-10.0': {
+    cpu: PROFILES['qemu-10.0'],
+    deviceTree: { isaLists: true, plicSources: 95, initrdCells: 2, pmuPaddingCells: 0, aliases: true },
     initrdOffsetBytes: 512 * MiB,
     deviceTreeRoomBytes: undefined,
     startsAtEntry: true,

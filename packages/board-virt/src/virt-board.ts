@@ -62,7 +62,7 @@ const VTD_BYTES = 0x1000
  */
 export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
   const { profile = 'qemu-7.2', harts = 1, ramBytes = 128 * MiB, devices = [], log = silentLogger } = options
-  const { fwCfgEarly, acpi, stream } = VIRT_PROFILES[profile]
+  const { fwCfgEarly, acpi, stream, cpu, deviceTree } = VIRT_PROFILES[profile]
   const fwCfgSpec = fwCfg({ harts, returnsAcpi: acpi }, { at: MAP.fwCfg })
   const boot = planBoot(options, ramBytes, profile)
   const tree = () =>
@@ -70,7 +70,7 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
       virtDeviceTree({
         harts,
         ramBytes,
-        profile,
+        facts: { ...deviceTree, isa: cpu.isa, mmuType: cpu.mmuType },
         bootargs: options.append,
         initrd: boot.initrd,
         rngSeed: crypto.getRandomValues(new Uint8Array(32)),

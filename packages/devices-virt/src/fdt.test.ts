@@ -1,6 +1,16 @@
 import { describe, expect, it } from 'vitest'
 import { cells, DeviceTreeFormatError, fdtNode, flag, flattenDeviceTree, parseDeviceTree, text } from './fdt.ts'
-import { virtDeviceTree } from './virt-device-tree.ts'
+import { type DeviceTreeFacts, virtDeviceTree } from './virt-device-tree.ts'
+
+const facts: DeviceTreeFacts = {
+  isa: 'rv64imac_zicsr_zifencei',
+  mmuType: 'riscv,sv39',
+  isaLists: false,
+  plicSources: 95,
+  initrdCells: 1,
+  pmuPaddingCells: 0,
+  aliases: false,
+}
 
 describe('flattened device trees', () => {
   const tree = fdtNode(
@@ -34,7 +44,7 @@ describe('flattened device trees', () => {
 
 describe('virtDeviceTree', () => {
   it('says where the VT-d registers are', () => {
-    const tree = virtDeviceTree({ harts: 1, ramBytes: 2 ** 27, vtd: true })
+    const tree = virtDeviceTree({ harts: 1, ramBytes: 2 ** 27, facts, vtd: true })
     const iommu = tree.children['platform-bus@4000000']!.children['iommu@0']!
     expect(iommu.properties).toEqual({ compatible: text('ferryvm,intel-iommu'), reg: cells(0, 0x1000) })
   })
@@ -43,6 +53,7 @@ describe('virtDeviceTree', () => {
     const tree = virtDeviceTree({
       harts: 1,
       ramBytes: 2 ** 27,
+      facts,
       bootargs: 'console=ttyS0',
       initrd: { start: 0x8420_0000, end: 0x8430_0000 },
       extraNodes: { '/soc/acme@1': fdtNode({ compatible: text('acme') }) },
@@ -50,12 +61,12 @@ describe('virtDeviceTree', () => {
     expect(tree.children.chosen!.properties.bootargs).toEqual(text('console=ttyS0'))
     expect(tree.children.chosen!.properties['linux,initrd-end']).toEqual(cells(0x8430_0000))
     expect(tree.children.soc!.children['acme@1']!.properties.compatible).toEqual(text('acme'))
-    const noParent = () => virtDeviceTree({ harts: 1, ramBytes: 2 ** 27, extraNodes: { '/x/y': fdtNode() } })
+    const noParent = () => virtDeviceTree({ harts: 1, ramBytes: 2 ** 27, facts, extraNodes: { '/x/y': fdtNode() } })
     expect(noParent).toThrow('/x/y')
   })
 
   it('moves the high PCI window above large RAM', () => {
-    const ranges = virtDeviceTree({ harts: 1, ramBytes: 16 * 2 ** 30 }).children.soc!.children['pci@30000000']!
+    const ranges = virtDeviceTree({ harts: 1, ramBytes: 16 * 2 ** 30, facts }).children.soc!.children['pci@30000000']!
       .properties
     expect(Buffer.from(ranges.ranges!).readUInt32BE(4 * 15)).toBe(8)
   })

@@ -10,7 +10,7 @@
  *   plic({}, { at: 0xc00_0000 }),
  *   uart16550({ chardev: terminal }, { at: 0x1000_0000, irq: 10 }),
  * ]
- * const blob = flattenDeviceTree(virtDeviceTree({ harts: 1, ramBytes: 128 << 20, bootargs: 'console=ttyS0' }))
+ * const blob = flattenDeviceTree(virtDeviceTree({ harts: 1, ramBytes: 128 << 20, facts }))
  * ```
  */
 export { aclintMswi, aclintMtimer, aclintSswi, type MtimerState, mtimerVmstate } from './aclint.ts'
@@ -34,4 +34,4 @@ export { pflashCfi01, pflashCfi01Vmstate } from './pflash-cfi01.ts'
 export { type PlicState, plic, plicVmstate } from './plic.ts'
 export { testFinisher } from './test-finisher.ts'
 export { uart16550, uart16550Vmstate } from './uart16550.ts'
-export { type VirtDeviceTreeOptions, type VirtProfile, virtDeviceTree } from './virt-device-tree.ts'
+export { type DeviceTreeFacts, type VirtDeviceTreeOptions, virtDeviceTree } from './virt-device-tree.ts'

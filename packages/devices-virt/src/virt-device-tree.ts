@@ -1,7 +1,22 @@
 /** The device tree of the `virt` board. Spec: virt-machine.md section 5; bindings: Linux Documentation/devicetree. */
 import { cells, cells64, type FdtNode, fdtNode, flag, joined, text } from './fdt.ts'
 
-export type VirtProfile = 'qemu-7.2' | 'qemu-10.0'
+/** In what the trees of two releases of stock QEMU differ; board-virt has the values. */
+export interface DeviceTreeFacts {
+  /** `riscv,isa` of every hart. */
+  readonly isa: string
+  readonly mmuType: string
+  /** Harts also have `riscv,isa-base`, `riscv,isa-extensions` and the sizes of their cache blocks. */
+  readonly isaLists: boolean
+  /** `riscv,ndev`. */
+  readonly plicSources: number
+  /** Cells of `linux,initrd-start` and `-end`. */
+  readonly initrdCells: 1 | 2
+  /** Zeroes behind the events of the PMU. */
+  readonly pmuPaddingCells: number
+  /** There is `/aliases`, with the serial line. */
+  readonly aliases: boolean
+}
 
 export interface VirtDeviceTreeOptions {
   readonly harts: number
@@ -11,31 +26,13 @@ export interface VirtDeviceTreeOptions {
   readonly initrd?: { readonly start: number; readonly end: number }
   /** 32 bytes; absent: none. A board takes new ones at every reset. */
   readonly rngSeed?: Uint8Array
-  readonly profile?: VirtProfile
+  readonly facts: DeviceTreeFacts
   /** How many virtio-mmio transports; default all 8. */
   readonly virtioMmio?: number
   /** Says where the VT-d registers are, under the platform bus. `true`: at its start. */
   readonly vtd?: boolean | { readonly offset: number }
-  /** What the harts offer, if not what the profile's default CPU does. */
-  readonly cpu?: { readonly isa?: string; readonly mmuType?: string }
   /** By absolute path (`/soc/thing@1000`): nodes added, or merged into one that is there. Parents must exist. */
   readonly extraNodes?: Readonly<Record<string, FdtNode>>
-}
-
-const ISA: Record<VirtProfile, { base: string; extensions: string; mmuType: string }> = {
-  'qemu-7.2': {
-    base: 'rv64imafdch',
-    extensions: 'zicsr_zifencei_zihintpause_zba_zbb_zbc_zbs_sstc',
-    mmuType: 'riscv,sv48',
-  },
-  'qemu-10.0': {
-    base: 'rv64imafdch',
-    extensions:
-      'zic64b_zicbom_zicbop_zicboz_ziccamoa_ziccif_zicclsm_ziccrse_zicntr_zicsr_zifencei_zihintntl_zihintpause_zihpm_' +
-      'zmmul_za64rs_zaamo_zalrsc_zawrs_zfa_zca_zcd_zba_zbb_zbc_zbs_shcounterenw_shgatpa_shtvala_shvsatpa_shvstvala_' +
-      'shvstvecd_ssccptr_sscounterenw_sstc_sstvala_sstvecd_ssu64xl_svadu_svvptc',
-    mmuType: 'riscv,sv57',
-  },
 }
 
 const RAM_BASE = 0x8000_0000
@@ -50,8 +47,7 @@ const IRQ = { msi: 3, mti: 7, sei: 9, mei: 11 }
 
 /** A fresh tree; {@link flattenDeviceTree} makes the blob. Phandles are numbered as stock QEMU numbers them. */
 export function virtDeviceTree(options: VirtDeviceTreeOptions): FdtNode {
-  const { harts, ramBytes, profile = 'qemu-7.2' } = options
-  const modern = profile === 'qemu-10.0'
+  const { harts, ramBytes, facts } = options
   // Highest hart first, each cpu followed by its interrupt controller; then the PLIC, then the test finisher.
   const cpuPhandle = (hart: number): number => 1 + 2 * (harts - 1 - hart)
   const intcPhandle = (hart: number): number => cpuPhandle(hart) + 1
@@ -76,7 +72,7 @@ export function virtDeviceTree(options: VirtDeviceTreeOptions): FdtNode {
       'interrupt-controller': flag(),
       '#interrupt-cells': cells(1),
       '#address-cells': cells(0),
-      'riscv,ndev': cells(modern ? 95 : 96),
+      'riscv,ndev': cells(facts.plicSources),
       'interrupts-extended': perHart(IRQ.mei, IRQ.sei),
       phandle: cells(plicPhandle),
     }),
@@ -128,9 +124,9 @@ export function virtDeviceTree(options: VirtDeviceTreeOptions): FdtNode {
         },
         vtdNodes(options.vtd),
       ),
-      pmu: node(['riscv,pmu'], { 'riscv,event-to-mhpmcounters': pmuEvents(modern) }),
-      chosen: chosenNode(options, modern),
-      ...(modern ? { aliases: fdtNode({ serial0: text(UART) }) } : {}),
+      pmu: node(['riscv,pmu'], { 'riscv,event-to-mhpmcounters': pmuEvents(facts) }),
+      chosen: chosenNode(options),
+      ...(facts.aliases ? { aliases: fdtNode({ serial0: text(UART) }) } : {}),
     },
   )
   for (const [path, extra] of Object.entries(options.extraNodes ?? {})) merge(root, path, extra)
@@ -138,12 +134,10 @@ export function virtDeviceTree(options: VirtDeviceTreeOptions): FdtNode {
 }
 
 function cpusNode(
-  { harts, profile = 'qemu-7.2', cpu }: VirtDeviceTreeOptions,
+  { harts, facts: { isa, mmuType, isaLists } }: VirtDeviceTreeOptions,
   cpuPhandle: (hart: number) => number,
   intcPhandle: (hart: number) => number,
 ): FdtNode {
-  const { base, extensions, mmuType } = ISA[profile]
-  const isa = cpu?.isa ?? `${base}_${extensions}`
   const [letters, ...named] = isa.split('_')
   const cpus = fdtNode({ '#address-cells': cells(1), '#size-cells': cells(0), 'timebase-frequency': cells(10_000_000) })
   const cores: Record<string, FdtNode> = {}
@@ -155,7 +149,7 @@ function cpusNode(
         status: text('okay'),
         compatible: text('riscv'),
         'riscv,isa': text(isa),
-        ...(profile === 'qemu-10.0'
+        ...(isaLists
           ? {
               'riscv,isa-base': text('rv64i'),
               'riscv,isa-extensions': text(...letters!.slice('rv64'.length), ...named),
@@ -164,7 +158,7 @@ function cpusNode(
               'riscv,cbop-block-size': cells(CACHE_BLOCK_BYTES),
             }
           : {}),
-        'mmu-type': text(cpu?.mmuType ?? mmuType),
+        'mmu-type': text(mmuType),
         phandle: cells(cpuPhandle(hart)),
       },
       {
@@ -220,15 +214,15 @@ function vtdNodes(vtd: VirtDeviceTreeOptions['vtd']): Record<string, FdtNode> {
   return { [`iommu@${offset.toString(16)}`]: iommu }
 }
 
-function pmuEvents(modern: boolean): Uint8Array {
+function pmuEvents({ pmuPaddingCells }: DeviceTreeFacts): Uint8Array {
   const cycles = [0x1, 0x1, 0x7fff9]
   const instructions = [0x2, 0x2, 0x7fffc]
   const tlbMisses = [0x10019, 0x1001b, 0x10021].flatMap((event) => [event, event, 0x7fff8])
-  return cells(...cycles, ...instructions, ...tlbMisses, ...(modern ? [] : [0, 0, 0, 0, 0]))
+  return cells(...cycles, ...instructions, ...tlbMisses, ...Array<number>(pmuPaddingCells).fill(0))
 }
 
-function chosenNode({ bootargs, initrd, rngSeed }: VirtDeviceTreeOptions, modern: boolean): FdtNode {
-  const address = modern ? cells64 : cells
+function chosenNode({ bootargs, initrd, rngSeed, facts }: VirtDeviceTreeOptions): FdtNode {
+  const address = facts.initrdCells === 2 ? cells64 : cells
   const properties: Record<string, Uint8Array> = { 'stdout-path': text(UART) }
   if (bootargs !== undefined) properties.bootargs = text(bootargs)
   if (initrd) {

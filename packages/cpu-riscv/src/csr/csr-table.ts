@@ -435,7 +435,7 @@ for (const kind of [1, 2]) {
 }
 add(0x7a4, {
   name: 'tinfo',
-  exists: (c) => c.profile.name !== 'qemu-7.2',
+  exists: (c) => c.profile.tinfo,
   read: () => 1n << 2n,
 })
 

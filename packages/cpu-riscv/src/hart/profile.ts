@@ -31,6 +31,8 @@ export interface HartProfile {
   readonly zicboz: boolean
   readonly zawrs: boolean
   readonly zfa: boolean
+  /** The CSR exists. */
+  readonly tinfo: boolean
   /** stimecmp all ones means "never" (10.0) instead of being compared like any value. */
   readonly stimecmpNever: boolean
   /** xtval of a breakpoint is its pc; otherwise 0. */
@@ -66,6 +68,7 @@ const qemu72: HartProfile = {
   zicboz: false,
   zawrs: false,
   zfa: false,
+  tinfo: false,
   stimecmpNever: false,
   breakpointAddress: false,
   vmstateVersion: 5,
@@ -90,6 +93,7 @@ const qemu100: HartProfile = {
   zicboz: true,
   zawrs: true,
   zfa: true,
+  tinfo: true,
   stimecmpNever: true,
   breakpointAddress: true,
   vmstateVersion: 10,

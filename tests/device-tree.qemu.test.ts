@@ -1,0 +1,65 @@
+import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { VIRT_PROFILES, type VirtProfile } from '@ferryvm/board-virt'
+import { type FdtNode, flattenDeviceTree, parseDeviceTree, virtDeviceTree } from '@ferryvm/devices-virt'
+import { afterAll, describe, expect, it } from 'vitest'
+import { stockQemu10 } from './stock-qemu/stock-10.ts'
+import { stockQemuCommand, stockQemuMissing } from './stock-qemu/stock-qemu.ts'
+
+const dtcMissing = spawnSync('dtc', ['--version']).error && !process.env.FERRY_REQUIRE_QEMU && !process.env.CI
+const missing = stockQemuMissing() ?? (dtcMissing ? 'dtc is not installed' : undefined)
+if (missing) console.warn(`skipped: ${missing}`)
+const RAM_BYTES = 128 * 2 ** 20
+
+// Spec: virt-machine.md section 5.
+describe.skipIf(missing)('the device tree beside the one of stock QEMU', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'ferryvm-dtb-'))
+  afterAll(() => rmSync(folder, { recursive: true }))
+
+  const stocks = { 'qemu-7.2': { command: stockQemuCommand, args: [], env: {} }, 'qemu-10.0': stockQemu10() }
+  const stockTree = (profile: VirtProfile, harts: number) => {
+    const file = join(folder, `stock-${profile}-${harts}.dtb`)
+    const { command, args, env } = stocks[profile]!
+    execFileSync(command, [...args, '-M', `virt,dumpdtb=${file}`, '-smp', `${harts}`, '-m', '128M'], {
+      stdio: 'pipe',
+      env: { ...process.env, ...env },
+    })
+    return { file, tree: parseDeviceTree(readFileSync(file)) }
+  }
+  const ourTree = (profile: VirtProfile, harts: number, more = {}) => {
+    const { cpu, deviceTree } = VIRT_PROFILES[profile]
+    const facts = { ...deviceTree, isa: cpu.isa, mmuType: cpu.mmuType }
+    return virtDeviceTree({ harts, ramBytes: RAM_BYTES, facts, ...more })
+  }
+  const warnings = (file: string) =>
+    spawnSync('dtc', ['-I', 'dtb', '-O', 'dts', '-o', '/dev/null', file], { encoding: 'utf8' })
+      .stderr.split('\n')
+      .map((line) => line.replace(/^.*?: (?=Warning|ERROR)/, ''))
+      .filter((line) => line !== '')
+      .sort()
+
+  for (const profile of Object.keys(VIRT_PROFILES) as VirtProfile[]) {
+    it.skipIf(!stocks[profile]).each([1, 2])(
+      `${profile}: the same nodes and properties for %i hart(s), and dtc complains no more`,
+      (harts) => {
+        const stock = stockTree(profile, harts)
+        delete (stock.tree.children.chosen!.properties as Record<string, Uint8Array>)['rng-seed']
+        expect(printable(ourTree(profile, harts))).toEqual(printable(stock.tree))
+
+        const file = join(folder, `ours-${profile}-${harts}.dtb`)
+        writeFileSync(
+          file,
+          flattenDeviceTree(ourTree(profile, harts, { rngSeed: new Uint8Array(32).fill(7), vtd: true })),
+        )
+        expect(warnings(file)).toEqual(warnings(stock.file))
+      },
+    )
+  }
+})
+
+const printable = ({ properties, children }: FdtNode): object => ({
+  properties: Object.fromEntries(Object.entries(properties).map(([k, v]) => [k, Buffer.from(v).toString('hex')])),
+  children: Object.fromEntries(Object.entries(children).map(([k, v]) => [k, printable(v)])),
+})
