@@ -35,6 +35,17 @@ export interface RunOptions {
   readonly uuid?: string
   readonly reportSections: boolean
   readonly noReboot: boolean
+  /** File for a profile of what the guest did. */
+  readonly profile?: string
+  readonly symbols: readonly SymbolsOption[]
+}
+
+/** Names for the addresses in a profile. */
+export interface SymbolsOption {
+  /** ELF, System.map or a copy of /proc/kallsyms. */
+  readonly file: string
+  /** Added to its addresses. */
+  readonly offset: bigint
 }
 
 const collect = (value: string, before: string[] = []) => [...before, value]
@@ -75,6 +86,12 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
     .option('-S', 'do not start the guest')
     .option('--name <text>', 'name of the machine')
     .option('--uuid <uuid>', 'UUID of the machine')
+    .option('--profile <file>', 'writes which functions the guest spent its time in, for speedscope')
+    .option(
+      '--symbols <file>',
+      'for -profile: F[,offset=N]; ELF, System.map or /proc/kallsyms (an ELF -kernel or -bios needs none)',
+      collect,
+    )
     .option('--no-reboot', 'exit instead of resetting when the guest reboots')
     .addOption(new Option('--display <kind>', 'none').choices(['none']).hideHelp())
     .addOption(
@@ -131,7 +148,19 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     uuid: raw.uuid,
     reportSections: raw.reportSections === true,
     noReboot: raw.reboot === false,
+    profile: raw.profile,
+    symbols: (raw.symbols ?? []).map(readSymbolsOption),
   }
+}
+
+function readSymbolsOption(text: string): SymbolsOption {
+  const { file, offset = '0', ...rest } = parseKeyvals(text, 'file')
+  if (!file) throw new UsageError(`-symbols ${text}: the file is missing`)
+  const unknown = Object.keys(rest)[0]
+  if (unknown) throw new UsageError(`-symbols ${text}: unknown option '${unknown}'`)
+  if (!/^(0x[0-9a-f]{1,16}|\d{1,18})$/i.test(offset))
+    throw new UsageError(`-symbols ${text}: offset=${offset} is not an address`)
+  return { file, offset: BigInt(offset) }
 }
 
 function readDrive(text: string, index: number): DriveOption {

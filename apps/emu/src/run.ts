@@ -10,9 +10,16 @@ import { tcp, unix } from '@ferryvm/transport-socket'
 import { createTlsObjects, type TlsObjects, tlsChannelLayers } from '@ferryvm/transport-tls/objects'
 import { type Chardev, fileChardev, listen, nullChardev, parseListenAddress, SocketChardev } from './chardev.ts'
 import { type BuiltMachine, buildMachine, driverNames } from './machine-options.ts'
+import { ProfileFile } from './profile.ts'
 import type { RunOptions } from './run-options.ts'
 import { Terminal } from './terminal.ts'
 import { UsageError } from './usage-error.ts'
+
+/** With a profile to write, these end the machine in order. */
+const STOP_SIGNALS = [
+  ['SIGINT', 2],
+  ['SIGTERM', 15],
+] as const
 
 /** `emu run`: builds the machine, connects consoles and monitors, and runs until it is quit. */
 export async function run(options: RunOptions): Promise<void> {
@@ -23,11 +30,13 @@ export async function run(options: RunOptions): Promise<void> {
   const ended = Promise.withResolvers<number>()
   const log = stderrLogger()
   const objects = await makeObjects(options.objects)
+  const profile = await ProfileFile.open(options)
   const { serial, terminal } = await openSerial(options, () => ended.resolve(0))
   let built: BuiltMachine
   try {
     built = await buildMachine(options, serial, log)
   } catch (error) {
+    await profile?.finish()
     await serial.close()
     throw error
   }
@@ -50,10 +59,19 @@ export async function run(options: RunOptions): Promise<void> {
 
   const closers: (() => Promise<void>)[] = []
   try {
+    if (profile) {
+      profile.start(machine)
+      for (const [signal, number] of STOP_SIGNALS) process.once(signal, () => ended.resolve(128 + number))
+    }
     closers.push(...(await openMonitors(options, built, migration, objects, terminal)))
     await begin(options, machine, migration, ended)
     process.exitCode = await ended.promise
   } finally {
+    const unwritten = await profile?.finish()
+    if (unwritten !== undefined) {
+      console.error(`emu: ${unwritten}`)
+      process.exitCode = 1
+    }
     await serial.close()
     for (const close of closers) await close()
     await migration[Symbol.asyncDispose]()

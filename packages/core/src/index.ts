@@ -33,7 +33,7 @@ export { singleChannelListener } from './channel/single-channel-listener.ts'
 export type { ChannelLayer, Listener, Transport, TransportContext } from './channel/transport.ts'
 export { fromWebStreams, type WebStreamPair } from './channel/web-streams.ts'
 export { hostNs, readVirtualNs, type Timer, VirtualClock, virtualNsReader } from './clock/virtual-clock.ts'
-export type { Cpu, CpuContext, CpuSpec, HartPort } from './cpu/cpu.ts'
+export type { Cpu, CpuContext, CpuSpec, HartPort, HartSample, HartSampler } from './cpu/cpu.ts'
 export type { CharBackend } from './device/char-backend.ts'
 export {
   type CpuFactory,

@@ -1,4 +1,4 @@
-import type { Cpu, HartPort, IrqLine, PhysicalMap, SaveStateRegistry, VirtualClock } from '@ferryvm/core'
+import type { Cpu, HartPort, HartSampler, IrqLine, PhysicalMap, SaveStateRegistry, VirtualClock } from '@ferryvm/core'
 import { CSRS } from './csr/csr-table.ts'
 import type { ControlBlock } from './hart/control.ts'
 import { COUNTER, type HartState, IRQ, WORD } from './hart/hart-state.ts'
@@ -13,6 +13,7 @@ import { cpuCommonVmstate, cpuVmstate } from './vmstate/cpu-vmstate.ts'
 import { otherCpuVmstate } from './vmstate/other-release.ts'
 import { toldOf } from './vmstate/told-isa.ts'
 import { Request, RunState } from './worker/requests.ts'
+import { createSampler } from './worker/sampler.ts'
 import { markStale, request } from './worker/stale-code.ts'
 
 const MTIMECMP = LAYOUT.mtimecmp >> 3
@@ -34,6 +35,7 @@ export interface Rv64CpuParts {
 /** The device thread's end of a CPU: everything goes through memory that the harts' threads share. */
 export class Rv64Cpu implements Cpu {
   readonly harts: readonly HartPort[]
+  readonly sampler: HartSampler
   readonly #states: readonly HartState[]
   readonly #parts: Rv64CpuParts
   /**
@@ -47,6 +49,7 @@ export class Rv64Cpu implements Cpu {
     this.#parts = parts
     this.#states = parts.harts
     this.harts = parts.harts.map((hart) => this.#port(hart))
+    this.sampler = createSampler(parts.harts)
     parts.map.onRamMappingsChanged(() => {
       parts.control.setMappings(parts.map.ramMappings())
       this.#requestAll(Request.mappings)

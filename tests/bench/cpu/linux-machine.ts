@@ -3,7 +3,6 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { main } from '../../harness/emu.ts'
 import { speakQmp } from '../../stock-qemu/stock-qemu.ts'
 import { threadTimes, timeBetween } from './thread-times.ts'
@@ -196,13 +195,18 @@ export class LinuxMachine implements AsyncDisposable {
     return { peak: kib('VmHWM'), now: kib('VmRSS') }
   }
 
+  /** Exit status, or the name of the signal that ended it. */
+  get exited(): Promise<number | string> {
+    return this.#console.exited
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#qmp?.then(
       (socket) => socket.destroy(),
       () => {},
     )
     this.#child.kill('SIGKILL')
-    while (this.#child.exitCode === null && this.#child.signalCode === null) await sleep(5)
+    await this.exited
   }
 }
 
@@ -214,6 +218,7 @@ let started = 0
 /** What a guest printed since it was last asked to do something. */
 class ConsoleText {
   text = ''
+  readonly exited: Promise<number | string>
   readonly #who: string
   #ended: string | undefined
   #wake = () => {}
@@ -231,13 +236,17 @@ class ConsoleText {
       stderr = (stderr + chunk).slice(-2000)
     })
     child.stdin!.on('error', () => {})
-    child.on('error', (error) => {
-      this.#ended = error.message
-      this.#wake()
-    })
-    child.on('close', (code, signal) => {
-      this.#ended ??= `ended with ${code ?? signal}: ${stderr}`
-      this.#wake()
+    this.exited = new Promise((resolve) => {
+      const end = (status: number | string, how: string) => {
+        this.#ended ??= how
+        this.#wake()
+        resolve(status)
+      }
+      child.on('error', (error) => end(error.message, error.message))
+      child.on('close', (code, signal) => {
+        const status = code ?? signal ?? 'unknown'
+        end(status, `ended with ${status}: ${stderr}`)
+      })
     })
   }
 

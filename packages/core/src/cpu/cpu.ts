@@ -32,6 +32,24 @@ export interface HartPort {
   setMtimecmp(value: bigint): void
 }
 
+/** Where a hart is. */
+export interface HartSample {
+  /** Of an instruction that it is about to execute: after a branch, a jump or the end of a page. */
+  readonly pc: bigint
+  /** Privilege mode: 0 U, 1 S, 3 M. */
+  readonly mode: number
+  /** idle: it waits in a WFI. stopped: paused, or gone. */
+  readonly state: 'running' | 'idle' | 'stopped'
+}
+
+/** Asks harts where they are, without stopping them; made for a profiler that does so every millisecond. */
+export interface HartSampler {
+  /** Asks all harts. One that has not answered yet is asked anew. */
+  ask(): void
+  /** What a hart answered; undefined: nothing yet, or it was taken already. One that sleeps or is stopped answers at once. */
+  take(hart: number): HartSample | undefined
+}
+
 /** All harts of a machine. They run in worker threads; this end lives with the devices. */
 export interface Cpu {
   readonly harts: readonly HartPort[]
@@ -56,6 +74,8 @@ export interface Cpu {
   readonly instructionsRetired: bigint
   /** A register for monitors and tests: `pc`, `a0`, `f3`, `satp` ... Harts must be paused. */
   readRegister(hart: number, name: string): bigint
+  /** Absent: these harts cannot be asked where they are. */
+  readonly sampler?: HartSampler
   /** For `info registers`. */
   describe(hart: number): string
   close(): Promise<void>

@@ -30,6 +30,8 @@ export const WORD = {
   fatal: w(LAYOUT.fatal32),
   fatalValue: w(LAYOUT.fatalValue),
   mailbox: w(LAYOUT.mailbox),
+  sample: w(LAYOUT.sample32),
+  samplePc: w(LAYOUT.samplePc),
   mstatus: w(csrOffset('mstatus')),
   mip: w(csrOffset('mip')),
   mie: w(csrOffset('mie')),

@@ -145,6 +145,9 @@ export const LAYOUT = {
 
   /** One MMIO access at a time, see worker/mailbox.ts: state, op, size, address, value. */
   mailbox: take(8),
+  /** Answer to a profiler, see worker/sampler.ts: 0 none, else 4 + privilege mode + 8 when halted; and where. */
+  sample32: take(1),
+  samplePc: take(1),
   sizeBytes: 0,
 }
 LAYOUT.sizeBytes = Math.ceil(top / 4096) * 4096

@@ -19,6 +19,7 @@ import { After, SystemInstructions } from '../trap/system.ts'
 import { takeTrap } from '../trap/trap.ts'
 import type { MmioClient } from './mailbox.ts'
 import { Fatal, Request, RunState } from './requests.ts'
+import { answerSample } from './sampler.ts'
 
 /** Instructions between two looks at the time. */
 const BUDGET = 20_000
@@ -174,6 +175,7 @@ export class HartCore {
       if (request & Request.staleCode) this.#dropStaleCode()
       if (request & Request.flushWrite) this.#acknowledgeFlush()
       if (request & Request.irq) this.#interrupts.refresh()
+      if (request & Request.sample) answerSample(this.#hart)
       if (!(request & Request.pause)) return true
       this.#park()
     }

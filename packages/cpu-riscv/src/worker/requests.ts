@@ -16,6 +16,8 @@ export const Request = {
   exit: 64,
   /** A page that the hart waits for has arrived. */
   page: 128,
+  /** A profiler asks where the hart is. */
+  sample: 256,
 } as const
 
 /** LAYOUT.runState32, written by the hart's thread; others wait on it. */
