@@ -58,6 +58,7 @@ export {
   unmigratable,
 } from './device/device.ts'
 export { type Logger, silentLogger } from './device/logger.ts'
+export { gatedBackend, OutputGate } from './device/output-gate.ts'
 export type { SchemaResult, StandardSchema } from './device/standard-schema.ts'
 export { ChannelClosedError, UnsupportedFeatureError } from './errors/channel-error.ts'
 export { DeviceConfigError, DeviceHookError } from './errors/device-error.ts'

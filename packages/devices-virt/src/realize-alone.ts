@@ -6,6 +6,7 @@ import {
   GuestMemory,
   type HartPort,
   type IrqLine,
+  OutputGate,
   PhysicalMap,
   type SectionEntry,
   silentLogger,
@@ -73,6 +74,7 @@ export async function realizeAlone(
     harts,
     physical,
     timeDelta: 0n,
+    output: new OutputGate(),
     provideInterruptController: (lines: (n: number) => IrqLine) => {
       line = lines
     },

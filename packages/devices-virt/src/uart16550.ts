@@ -10,6 +10,7 @@ import {
   type DeviceContext,
   defineDevice,
   defineVmstate,
+  gatedBackend,
   i32,
   type StateOfVmstate,
   struct,
@@ -202,7 +203,8 @@ export const uart16550 = defineDevice({
     baudBase: z.coerce.number().int().positive().default(399_193),
   }),
   migration: uart16550Vmstate,
-  realize: (ctx, props) => new Uart16550(ctx, props.chardev, props.baudBase),
+  realize: (ctx, { chardev, baudBase }) =>
+    new Uart16550(ctx, chardev && gatedBackend(chardev, ctx.machine.output), baudBase),
 })
 
 class Uart16550 implements Device {

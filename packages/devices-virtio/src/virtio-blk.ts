@@ -5,6 +5,7 @@
  */
 import {
   defineDevice,
+  type OutputGate,
   pageMissingIn,
   type QEMUFileReader,
   type QEMUFileWriter,
@@ -83,11 +84,16 @@ export const virtioBlk = defineDevice({
     const blk = new VirtioBlk(drive, serial ?? '', queueCount, transport)
     const device = new VirtioDevice(ctx, blk)
     blk.device = device
+    blk.output = ctx.machine.output
+    // What a checkpoint goes back to is loaded with the device's section, so there is nothing to do for `discard`.
+    const decisions = blk.output.onDecision((what) => {
+      if (what === 'release') blk.restartParked(true)
+    })
     registerVirtioSection(ctx, device, 2)
     return {
       reset: () => device.reset(),
       resume: () => {
-        blk.restartParked()
+        blk.restartParked(!blk.output.closed)
         device.resume()
       },
       quiesce: () => {
@@ -97,6 +103,7 @@ export const virtioBlk = defineDevice({
       unrealize: async () => {
         device.quiesce()
         await blk.drain()
+        decisions[Symbol.dispose]()
         await drive.close?.()
       },
       describe: () => `${drive.capacityBytes} bytes${drive.readOnly ? ', read-only' : ''}`,
@@ -112,10 +119,11 @@ class VirtioBlk implements VirtioModel {
   readonly features: bigint
   readonly withoutFeatures: bigint
   device!: VirtioDevice
+  output!: OutputGate
   readonly #drive: BlockBackend
   readonly #serial: Uint8Array
   #writeCache = true
-  /** Loaded as in flight; they start again on resume. */
+  /** Loaded as in flight, or held back from the world; they start on resume, or when let out. */
   #parked: Request[] = []
   readonly #inFlight = new Set<Promise<void>>()
   /** A reset came while requests were on their way: nothing new starts before they are over. */
@@ -181,7 +189,9 @@ class VirtioBlk implements VirtioModel {
       while (this.#inFlight.size < MAX_IN_FLIGHT) {
         const element = queue.pop()
         if (!element) break
-        this.#start({ element, queue })
+        const request = { element, queue }
+        if (this.#mustWait(request)) this.#parked.push(request)
+        else this.#start(request)
       }
       // With all places taken the driver need not tell us of more: we come back when one is free.
       if (this.#inFlight.size >= MAX_IN_FLIGHT) return
@@ -195,22 +205,37 @@ class VirtioBlk implements VirtioModel {
     while (this.#inFlight.size > 0) await Promise.all(this.#inFlight)
   }
 
-  restartParked(): void {
+  /**
+   * Those whose memory is there; the others follow when it is.
+   * @param all also what changes the disk, which otherwise stays parked while output is held
+   */
+  restartParked(all: boolean): void {
     const { epoch } = this.device
-    for (;;) {
-      const request = this.#parked[0]
-      if (!request) return
+    for (let at = 0; at < this.#parked.length; ) {
+      const request = this.#parked[at]!
       try {
         request.queue.demand(request.element)
       } catch (error) {
         const missing = pageMissingIn(error)
         if (!missing) throw error
-        void missing.arrived.then(() => this.device.epoch === epoch && this.device.running && this.restartParked())
+        void missing.arrived.then(() => this.device.epoch === epoch && this.device.running && this.restartParked(all))
         return
       }
-      this.#parked.shift()
-      this.#start(request)
+      if (!all && this.#mustWait(request)) at++
+      else {
+        this.#parked.splice(at, 1)
+        this.#start(request)
+      }
     }
+  }
+
+  /** Writes wait until they may be seen; being in flight, they are part of what is saved meanwhile. */
+  #mustWait({ element }: Request): boolean {
+    if (!this.output.closed) return false
+    const type = new Uint8Array(4)
+    if (!gather(this.device.dma, element.out, 0, type)) return false // it is refused anyway
+    const number = new DataView(type.buffer).getUint32(0, true)
+    return number === T_OUT || number === T_FLUSH || number === T_DISCARD || number === T_WRITE_ZEROES
   }
 
   save(out: QEMUFileWriter): void {

@@ -17,6 +17,7 @@ import {
   type Machine,
   type MachineEvents,
   type MachineServices,
+  OutputGate,
   PhysicalMap,
   type RamBlock,
   type RunState,
@@ -66,6 +67,7 @@ class VirtualMachine implements Machine {
   readonly memory = new GuestMemory()
   readonly physical = new PhysicalMap(this.memory)
   readonly clock = new VirtualClock()
+  readonly output = new OutputGate()
   readonly #config: MachineConfig
   readonly #log: Logger
   readonly #devices: RealizedDevice[] = []
@@ -339,6 +341,7 @@ class VirtualMachine implements Machine {
     return {
       harts: this.#watch.harts(this.cpu.harts),
       physical: this.physical,
+      output: this.output,
       get timeDelta() {
         return machine.cpu.timeDelta
       },

@@ -10,6 +10,7 @@ import {
   type Logger,
   type MachineServices,
   type MmioRegion,
+  OutputGate,
   PhysicalMap,
   type RamBlock,
   type RamMode,
@@ -208,6 +209,7 @@ export class DeviceHost {
     return {
       harts: [],
       timeDelta: 0n,
+      output: new OutputGate(),
       get physical() {
         return host.#physicalMap()
       },

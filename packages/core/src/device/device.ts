@@ -10,6 +10,7 @@ import type { PhysicalMap, RamMode } from '../memory/physical-map.ts'
 import type { RegisterOptions } from '../registry/registry.ts'
 import type { Vmstate } from '../vmstate/vmstate.ts'
 import type { Logger } from './logger.ts'
+import type { OutputGate } from './output-gate.ts'
 import type { StandardSchema } from './standard-schema.ts'
 
 /** A device says how it migrates; there is no default, so a forgotten table is a type error and not lost state. */
@@ -96,6 +97,8 @@ export interface MachineServices {
   /** Shared with the `time` CSR. See `Cpu.timeDelta`. */
   timeDelta: bigint
   readonly physical: PhysicalMap
+  /** Whether what the world sees may go out now. */
+  readonly output: OutputGate
   /** From now on `irq(n)` of every device, also of earlier ones, is `line(n)`. */
   provideInterruptController(line: (n: number) => IrqLine): void
   provideBus(bus: Bus): void

@@ -1,6 +1,7 @@
 import type { VirtualClock } from '../clock/virtual-clock.ts'
 import type { Cpu } from '../cpu/cpu.ts'
 import type { Device } from '../device/device.ts'
+import type { OutputGate } from '../device/output-gate.ts'
 import type { GuestMemory, RamBlock } from '../memory/guest-memory.ts'
 import type { PhysicalMap } from '../memory/physical-map.ts'
 import type { SaveStateRegistry } from '../registry/registry.ts'
@@ -50,6 +51,8 @@ export interface Machine extends AsyncDisposable {
   readonly physical: PhysicalMap
   readonly cpu: Cpu
   readonly clock: VirtualClock
+  /** Open unless somebody takes checkpoints. */
+  readonly output: OutputGate
   readonly runState: RunState
   readonly devices: readonly {
     readonly id: string

@@ -7,6 +7,7 @@ import {
   type MachineEvents,
   MigrationPriority,
   nextTurn,
+  OutputGate,
   PAGE_BYTES,
   PhysicalMap,
   type RunState,
@@ -151,6 +152,7 @@ export function createFakeMachine(options: FakeMachineOptions = {}): FakeMachine
     physical,
     cpu,
     clock,
+    output: new OutputGate(),
     get runState() {
       return runState
     },
