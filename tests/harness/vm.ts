@@ -22,7 +22,7 @@ export interface TestVmOptions extends Omit<VirtBoardOptions, 'serial'> {
   /** Gets what the guest prints. */
   onOutput(text: string): void
   /** Of its migration. */
-  readonly migrationOptions?: Pick<MigrationOptions, 'channelLayers' | 'log'>
+  readonly migrationOptions?: Pick<MigrationOptions, 'channelLayers' | 'colo' | 'log'>
 }
 
 export async function createVm({ onOutput, migrationOptions, ...board }: TestVmOptions): Promise<TestVm> {

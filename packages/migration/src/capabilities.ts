@@ -49,6 +49,8 @@ const CONFLICTS: readonly (readonly [Capability, readonly Capability[]])[] = [
   ['xbzrle', ['multifd', 'mapped-ram']],
   ['auto-converge', ['dirty-limit']],
   ['compress', ['multifd', 'postcopy-preempt', 'mapped-ram']],
+  // Not a rule of QEMU's: pages of a checkpoint go to a cache, where only whole ones make sense.
+  ['x-colo', ['xbzrle', 'multifd', 'compress', 'postcopy-ram', 'mapped-ram']],
   ['postcopy-ram', ['x-ignore-shared', 'multifd', 'mapped-ram']],
   [
     'background-snapshot',
@@ -67,6 +69,12 @@ const REQUIREMENTS: readonly (readonly [Capability, Capability])[] = [
 
 export class Capabilities {
   #on: ReadonlySet<Capability> = new Set()
+  readonly #extra: ReadonlySet<Capability>
+
+  /** @param extra what a part that this process was given makes possible */
+  constructor(extra: readonly Capability[] = []) {
+    this.#extra = new Set(extra)
+  }
 
   get(name: Capability): boolean {
     return this.#on.has(name)
@@ -87,7 +95,7 @@ export class Capabilities {
     for (const { capability, state } of changes) {
       if (!(CAPABILITIES as readonly string[]).includes(capability))
         throw new CapabilityError(capability, 'does not exist')
-      if (state && !IMPLEMENTED.has(capability as Capability)) {
+      if (state && !IMPLEMENTED.has(capability as Capability) && !this.#extra.has(capability as Capability)) {
         throw new CapabilityError(capability, 'is not implemented here; it can only be off')
       }
     }

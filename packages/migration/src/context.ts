@@ -11,6 +11,7 @@ import {
   withLayer,
 } from '@ferryvm/core'
 import type { Capabilities } from './capabilities.ts'
+import type { Colo } from './colo-link.ts'
 import { MigrationUriError } from './errors.ts'
 import type { Parameters } from './parameters.ts'
 import type { PageEncoder } from './ram/page-encoding.ts'
@@ -28,6 +29,7 @@ export interface MigrationContext {
   readonly uuid: Uint8Array | undefined
   readonly log: Logger
   readonly confirmCompletion: boolean
+  readonly colo: Colo | undefined
   readonly ramSaver: RamSaver
   readonly ramLoader: RamLoader
   /** For a migration that begins, over a channel that may move pages itself. */

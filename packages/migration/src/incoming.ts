@@ -12,6 +12,7 @@ import {
   setGlobalRunState,
   type Transport,
 } from '@ferryvm/core'
+import { secondaryLink } from './colo-link.ts'
 import { configurationOf, type MigrationContext, uriOf } from './context.ts'
 import { MigrationCancelledError } from './errors.ts'
 import { IncomingPostcopy } from './postcopy/incoming-postcopy.ts'
@@ -25,6 +26,7 @@ export class IncomingMigration {
   #channel: Channel | undefined
   #returnPath: ReturnPathSender | undefined
   readonly postcopy: IncomingPostcopy
+  #colo = false
   /** There is no way back. */
   #nobodyHears = false
   readonly #abort = new AbortController()
@@ -139,6 +141,11 @@ export class IncomingMigration {
       return
     }
     machine.cpu.flushAll()
+    if (this.#colo) {
+      context.setStatus('colo')
+      await context.colo!.secondary(secondaryLink(context, channel, loader, reader, createQEMUFileWriter(channel)))
+      return
+    }
     if (this.#returnPath && !this.#nobodyHears) {
       await sourceStillWaits(reader)
       // First the word to the source, then the guest: if the word cannot be sent, the source goes on with it.
@@ -194,7 +201,11 @@ export class IncomingMigration {
       case 'SWITCHOVER_START':
         return
       case 'ENABLE_COLO':
-        throw command.refuse('COLO is not implemented here')
+        if (!this.#context.capabilities.get('x-colo')) {
+          throw command.refuse('the sender wants COLO; switch the capability x-colo on here too')
+        }
+        this.#colo = true
+        return
       default:
         await this.postcopy.command(command, channel, link.reader)
     }

@@ -17,6 +17,15 @@
 
 export type { Capability } from './capabilities.ts'
 export { CAPABILITIES } from './capabilities.ts'
+export type {
+  Colo,
+  ColoMode,
+  ColoPrimaryLink,
+  ColoReason,
+  ColoSecondaryLink,
+  ColoStatus,
+  PageSink,
+} from './colo-link.ts'
 export {
   CapabilityError,
   DestinationFailedError,

@@ -9,6 +9,7 @@ import {
   type Transport,
 } from '@ferryvm/core'
 import { Capabilities, type Capability } from './capabilities.ts'
+import type { Colo } from './colo-link.ts'
 import { type MigrationContext, resolveUri, withChannelLayers } from './context.ts'
 import { MigrationBlockedError, MigrationCancelledError, MigrationStateError } from './errors.ts'
 import { IncomingMigration } from './incoming.ts'
@@ -49,6 +50,8 @@ export interface MigrationOptions {
    * and `tls-authz` say so. Whatever it throws fails that migration before a connection is made. Without it those parameters are refused.
    */
   readonly channelLayers?: (request: ChannelLayerRequest) => readonly ChannelLayer[]
+  /** Makes the capability `x-colo` possible. */
+  readonly colo?: Colo
 }
 
 export interface MigrationEvents {
@@ -119,6 +122,8 @@ export interface Migration extends AsyncDisposable {
   /** Start the guest after an incoming migration. */
   autostart: boolean
   info(): MigrationInfo
+  /** Absent where {@link MigrationOptions.colo} is. */
+  readonly colo: Colo | undefined
   /** undefined: nothing is being sent. */
   forecast(): MigrationForecast | undefined
   on<E extends keyof MigrationEvents>(event: E, listener: MigrationEvents[E]): Disposable
@@ -137,7 +142,7 @@ export function createMigration(options: MigrationOptions): Migration {
     for (const listener of [...listeners[event]]) (listener as (...a: unknown[]) => void)(...args)
   }
   const parameters = new Parameters(options.channelLayers !== undefined)
-  const capabilities = new Capabilities()
+  const capabilities = new Capabilities(options.colo ? ['x-colo'] : [])
   const isZero = createZeroPageTest(machine.memory)
   const blocks = () => machine.migratableBlocks()
 
@@ -183,6 +188,7 @@ export function createMigration(options: MigrationOptions): Migration {
         capability: (name) => capabilities.get(name),
         parameters: parameters.values,
       }),
+    colo: options.colo,
     globalState: globalStateVmstate.createState(),
     outgoing: undefined,
     status: () => status,
@@ -241,6 +247,7 @@ export function createMigration(options: MigrationOptions): Migration {
   }
 
   return {
+    colo: options.colo,
     get status() {
       return status
     },
@@ -366,6 +373,7 @@ export function createMigration(options: MigrationOptions): Migration {
       return { [Symbol.dispose]: () => void listeners[event].delete(listener) }
     },
     async [Symbol.asyncDispose]() {
+      await options.colo?.stop()
       if (isRunning(status)) outgoing?.giveUp(new MigrationCancelledError())
       await incoming?.cancel()
       await outgoingDone?.catch(() => {})

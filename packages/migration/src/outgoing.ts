@@ -10,6 +10,7 @@ import {
 } from '@ferryvm/core'
 import { AutoConverge } from './auto-converge.ts'
 import { Bandwidth } from './bandwidth.ts'
+import { primaryLink } from './colo-link.ts'
 import { configurationOf, type MigrationContext } from './context.ts'
 import { MigrationCancelledError, MigrationStateError } from './errors.ts'
 import { OutgoingPostcopy, type PostcopyLink } from './postcopy/outgoing-postcopy.ts'
@@ -142,11 +143,15 @@ export class OutgoingMigration {
       context.ramSaver.use(context.encoders(channel.ramHooks?.sender))
       signal.throwIfAborted()
       if (context.capabilities.get('postcopy-ram')) this.#postcopy = this.#preparePostcopy(transport, address)
-      await this.#send(channel)
+      const pair = await this.#send(channel)
       this.#phase = 'committed'
+      if (pair) {
+        context.setStatus('colo')
+        await pair()
+      }
       this.#finish()
       context.ramSaver.cleanup()
-      context.machine.setRunState('postmigrate')
+      if (!pair) context.machine.setRunState('postmigrate')
       context.setStatus('completed')
       await channel.close().catch(() => {})
     } catch (error) {
@@ -162,7 +167,8 @@ export class OutgoingMigration {
     }
   }
 
-  async #send(channel: Channel): Promise<void> {
+  /** @returns with COLO, what goes on on the channel, see {@link Colo.primary} */
+  async #send(channel: Channel): Promise<(() => Promise<void>) | undefined> {
     const context = this.#context
     const { machine, capabilities, ramSaver } = context
     const { signal } = this.#abort
@@ -173,12 +179,15 @@ export class OutgoingMigration {
       onSection: (progress) => context.section(progress),
     })
     saver.begin(configurationOf(context))
-    const returnPath = this.#openReturnPath(channel, saver)
+    const colo = capabilities.get('x-colo')
+    // COLO answers on the same way back, with messages of its own.
+    const returnPath = colo ? undefined : this.#openReturnPath(channel, saver)
     if (this.#postcopy) {
       if (!returnPath) throw new MigrationStateError('postcopy needs a channel that flows both ways')
       OutgoingPostcopy.advise(saver)
       if (context.settings.preemptAtSetup) await this.#postcopy.connectUrgent()
     }
+    if (colo) saver.command('ENABLE_COLO')
     await saver.setup()
     await f.flush()
     signal.throwIfAborted()
@@ -197,7 +206,7 @@ export class OutgoingMigration {
     context.log.debug('switch-over', { remainingBytes: ramSaver.remainingBytes })
     if (toPostcopy) {
       await this.#runPostcopy({ channel, f, saver, returnPath: returnPath! })
-      return
+      return undefined
     }
     await saver.complete()
     await saver.saveDevices()
@@ -205,6 +214,7 @@ export class OutgoingMigration {
     this.#allPut = true
     await f.flush()
     signal.throwIfAborted()
+    if (colo) return context.colo!.primary(primaryLink(context, channel, saver, f, createQEMUFileReader(channel)))
     if (returnPath) {
       this.#phase = 'confirming'
       await returnPath

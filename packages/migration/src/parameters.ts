@@ -43,7 +43,7 @@ export const PARAMETERS = {
   'max-bandwidth': { kind: size(), default: 128 * MIB, unit: 'bytes/second', hmpUnit: MIB, implemented: true },
   'avail-switchover-bandwidth': { kind: size(), default: 0, unit: 'bytes/second', hmpUnit: MIB, implemented: true },
   'downtime-limit': { kind: int(0, 2_000_000), default: 300, unit: 'ms', implemented: true },
-  'x-checkpoint-delay': { kind: int(0, 2 ** 32 - 1), default: 20_000, unit: 'ms' },
+  'x-checkpoint-delay': { kind: int(0, 2 ** 32 - 1), default: 20_000, unit: 'ms', implemented: true },
   'block-incremental': { kind: { type: 'bool' }, default: false },
   'multifd-channels': { kind: int(1, 255), default: 2 },
   'multifd-compression': { kind: { type: 'enum', values: ['none', 'zlib', 'zstd'] }, default: 'none' },

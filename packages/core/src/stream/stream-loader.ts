@@ -73,7 +73,7 @@ const MAX_BOUND_SECTIONS = 65536
 const MAX_KEPT_DESCRIPTION_BYTES = 16 << 20
 const DRAIN_CHUNK_BYTES = 32768
 
-/** Loads one stream into the handlers of a registry. Use once. Spec: stream.md sections 1 to 6 and 10. */
+/** Loads one stream into the handlers of a registry. Spec: stream.md sections 1 to 6 and 10. */
 export class StreamLoader {
   #f: QEMUFileReader
   readonly #registry: SaveStateRegistry
@@ -114,6 +114,16 @@ export class StreamLoader {
   async resume(f: QEMUFileReader): Promise<LoadedStream> {
     this.#f = f
     return this.loadElements()
+  }
+
+  /**
+   * Sections up to the next EOF and nothing around them: what a COLO checkpoint sends, after a stream (section ids then are
+   * that stream's) or by itself.
+   * @throws as {@link load}
+   */
+  async loadSections(): Promise<void> {
+    await this.#elements()
+    this.#order.finish()
   }
 
   async #header(): Promise<void> {

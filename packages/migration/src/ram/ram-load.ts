@@ -68,6 +68,11 @@ export class RamLoader {
     this.stats.normalPages = 0
   }
 
+  /** The stream goes on, and its pages elsewhere. */
+  redirect(decoders: readonly PageDecoder[]): void {
+    this.#decoders = new Map(decoders.map((decoder) => [decoder.flag, decoder]))
+  }
+
   /** The payload of one START, PART or END. Spec: ram.md sections 1 and 2. */
   *load(f: QEMUFileReader, version: number): Generator<number | Promise<void>, void> {
     if (version !== RAM_SECTION_VERSION) {

@@ -1,0 +1,31 @@
+import { existsSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { ColoGuardError } from '../errors.ts'
+import type { Fence } from '../guard/fence.ts'
+
+/**
+ * A fence in the file system, beside the disk that both sides share: the claim is a file that only one of them can create.
+ * @param path of the claim; a new pair needs a new one
+ */
+export function lockFileFence(path: string): Fence {
+  let won = false
+  return {
+    get lost() {
+      return !won && existsSync(path)
+    },
+    async claim(role) {
+      if (won) return true
+      try {
+        await using file = await open(path, 'wx', 0o644)
+        won = true
+        await file.writeFile(`${role} ${process.pid}\n`)
+        await file.sync()
+        return true
+      } catch (cause) {
+        if ((cause as NodeJS.ErrnoException).code === 'EEXIST') return won
+        won = false
+        throw new ColoGuardError(`the lock file ${path} cannot be made: ${(cause as Error).message}`, { cause })
+      }
+    },
+  }
+}
