@@ -41,14 +41,17 @@ async function colo(options: { both?: ColoOptions; guarded?: boolean } = {}) {
   const exits: string[] = []
   const session = randomBytes(16).toString('hex')
   const side = async (name: string) => {
-    const guard = options.guarded
-      ? await heartbeatGuard({
-          paths: [1, 2].map((path) => ({ transport: unix(), address: { path: join(folder, `hb-${n}-${path}.sock`) } })),
-          session,
-          fence: lockFileFence(join(folder, `fence-${n}`)),
-        })
-      : undefined
-    const control = createColo({ ...options.both, guard, onCheckpoint: (facts) => void checkpoints.push(facts) })
+    const guard = () =>
+      heartbeatGuard({
+        paths: [1, 2].map((path) => ({ transport: unix(), address: { path: join(folder, `hb-${n}-${path}.sock`) } })),
+        session,
+        fence: lockFileFence(join(folder, `fence-${n}`)),
+      })
+    const control = createColo({
+      ...options.both,
+      guard: options.guarded ? guard : undefined,
+      onCheckpoint: (facts) => void checkpoints.push(facts),
+    })
     control.onExit(({ mode, reason }) => exits.push(`${name}: ${mode} ${reason}`))
     const vm = await createVm({
       kernel,

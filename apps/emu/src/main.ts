@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { FerryError } from '@ferryvm/core'
 import { Command, CommanderError } from 'commander'
+import { addColoCommands } from './colo/colo-commands.ts'
 import { demo } from './demo.ts'
 import { printSections } from './info.ts'
 import { parseSize } from './keyval.ts'
@@ -33,6 +34,7 @@ info.addCommand(
 )
 addStreamCommands(program)
 addTlsCommands(program)
+addColoCommands(program)
 
 try {
   await program.parseAsync(normaliseDashes(process.argv.slice(2)), { from: 'user' })

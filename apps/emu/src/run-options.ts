@@ -26,6 +26,8 @@ export interface RunOptions {
   readonly plugins: readonly string[]
   /** `type,id=…` and properties, or JSON, in order. */
   readonly objects: readonly string[]
+  /** Properties of COLO, see colo/colo-options.ts. */
+  readonly colo: Keyvals
   readonly serial: string
   readonly monitor: string
   readonly qmp: readonly string[]
@@ -83,6 +85,10 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
       '--incoming <uri>',
       'wait for a migration: tcp:H:P, unix:F, exec:COMMAND, fd:N, file:F[,offset=N], or defer',
     )
+    .option(
+      '--colo <spec>',
+      'for x-colo: dir=D[,hold-output=on|off][,secondary=wait|run]; D has what emu colo up puts there',
+    )
     .option('-S', 'do not start the guest')
     .option('--name <text>', 'name of the machine')
     .option('--uuid <uuid>', 'UUID of the machine')
@@ -139,6 +145,7 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     devices: (raw.device ?? []).map((d: string) => parseKeyvals(d, 'driver')),
     plugins: raw.plugin ?? [],
     objects: raw.object ?? [],
+    colo: raw.colo ? parseKeyvals(raw.colo) : {},
     serial: raw.serial ?? 'mon:stdio',
     monitor: raw.monitor ?? 'none',
     qmp: raw.qmp ?? [],

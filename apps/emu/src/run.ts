@@ -9,6 +9,7 @@ import { rdma } from '@ferryvm/transport-rdma-sim'
 import { tcp, unix } from '@ferryvm/transport-socket'
 import { createTlsObjects, type TlsObjects, tlsChannelLayers } from '@ferryvm/transport-tls/objects'
 import { type Chardev, fileChardev, listen, nullChardev, parseListenAddress, SocketChardev } from './chardev.ts'
+import { coloOf } from './colo/colo-options.ts'
 import { type BuiltMachine, buildMachine, driverNames } from './machine-options.ts'
 import { ProfileFile } from './profile.ts'
 import type { RunOptions } from './run-options.ts'
@@ -41,11 +42,14 @@ export async function run(options: RunOptions): Promise<void> {
     throw error
   }
   const { machine, plugins } = built
+  const transports = [tcp(), unix(), exec(), fd(), file(), rdma(), ...plugins.flatMap((p) => p.transports ?? [])]
+  const colo = coloOf(options.colo, transports)
   const migration = createMigration({
     machine,
+    colo,
     uuid:
       options.uuid === undefined ? undefined : Uint8Array.from(Buffer.from(options.uuid.replaceAll('-', ''), 'hex')),
-    transports: [tcp(), unix(), exec(), fd(), file(), rdma(), ...plugins.flatMap((p) => p.transports ?? [])],
+    transports,
     channelLayers: tlsChannelLayers(objects),
     log,
   })
@@ -54,6 +58,13 @@ export async function run(options: RunOptions): Promise<void> {
     console.error(`emu: ${error.message}`)
     ended.resolve(1)
   })
+  if (options.colo.dir) {
+    colo.onExit(({ mode, reason }) => {
+      if (reason !== 'error') return
+      console.error(`emu: COLO: this ${mode} has lost the guest to the other side, or cannot go on`)
+      ended.resolve(1)
+    })
+  }
   if (options.noReboot) machine.on('reset', ({ guest, reason }) => guest && void machine.shutdown(reason))
   if (options.reportSections) reportSections(migration)
 

@@ -1,6 +1,6 @@
 import type { Logger, RunState } from '@ferryvm/core'
 import type { Colo, ColoMode, ColoPrimaryLink, ColoReason, ColoSecondaryLink, ColoStatus } from '@ferryvm/migration'
-import { ColoCheckpointError, ColoFencedError, ColoStateError } from './errors.ts'
+import { ColoCheckpointError, ColoFencedError, ColoProtocolError, ColoStateError } from './errors.ts'
 import type { ColoGuard } from './guard/guard.ts'
 import { expect, receiveDeviceState, send, sendDeviceState } from './messages.ts'
 import { RamCache } from './ram-cache.ts'
@@ -26,7 +26,8 @@ export interface ColoOptions {
   readonly holdOutput?: boolean
   /** Whether the secondary's guest runs between checkpoints, as stock QEMU's does, or only when it takes over. Default false. */
   readonly secondaryRuns?: boolean
-  readonly guard?: ColoGuard
+  /** Asked when a pair has formed, so that each pair can have a fence of its own. */
+  readonly guard?: () => Promise<ColoGuard | undefined>
   onCheckpoint?(facts: CheckpointFacts): void
 }
 
@@ -38,6 +39,11 @@ export function createColo(options: ColoOptions = {}): Colo {
 }
 
 type FailoverStatus = 'none' | 'require' | 'active' | 'completed'
+
+/** The primary listens while the guest computes; one read at a time, so that one has to be over before the next. */
+interface Ear {
+  readonly speaks: Promise<void>
+}
 
 /** What ends the loop of checkpoints on purpose. */
 class Ended extends Error {}
@@ -52,6 +58,7 @@ class ColoSession implements Colo {
   #requested = Promise.withResolvers<void>()
   #close: ((reason: Error) => Promise<void>) | undefined
   #stopped = false
+  #guard: ColoGuard | undefined
   #checkpoints = 0
   /** What a checkpoint stopped the machine in. */
   #interrupted: RunState = 'running'
@@ -78,9 +85,11 @@ class ColoSession implements Colo {
     void this.#close?.(new Ended('a failover was asked for'))
   }
 
-  stop(): void {
+  async stop(): Promise<void> {
     if (this.#mode === 'none') return
     this.#stopped = true
+    // The guest ends here on purpose, so a secondary must not bring it back.
+    if (this.#mode === 'primary') await this.#guard?.claim(true).catch(() => false)
     this.#requested.resolve()
     void this.#close?.(new Ended('the process ends'))
   }
@@ -88,14 +97,13 @@ class ColoSession implements Colo {
   async primary(link: ColoPrimaryLink): Promise<() => Promise<void>> {
     await expect(link.reader, 'checkpoint-ready')
     return async () => {
-      this.#begin('primary', link)
+      await this.#begin('primary', link)
       const { machine } = link
       if (this.#options.holdOutput ?? true) machine.output.close()
       machine.start()
       try {
         for (;;) {
-          await this.#delay(link)
-          await this.#checkpoint(link)
+          await this.#checkpoint(link, await this.#delay(link))
         }
       } catch (error) {
         await this.#goOnAlone(link, error)
@@ -106,7 +114,7 @@ class ColoSession implements Colo {
   async secondary(link: ColoSecondaryLink): Promise<void> {
     const { machine, reader, writer } = link
     const runs = this.#options.secondaryRuns ?? false
-    this.#begin('secondary', link)
+    await this.#begin('secondary', link)
     const cache = new RamCache(machine)
     machine.output.close()
     machine.memory.dirtyLog.enabled = true
@@ -134,34 +142,45 @@ class ColoSession implements Colo {
     }
   }
 
-  #begin(mode: 'primary' | 'secondary', link: ColoPrimaryLink | ColoSecondaryLink): void {
+  async #begin(mode: 'primary' | 'secondary', link: ColoPrimaryLink | ColoSecondaryLink): Promise<void> {
+    this.#guard = await this.#options.guard?.()
     this.#mode = mode
     this.#failover = 'none'
     this.#reason = 'none'
     this.#interrupted = 'running'
     this.#requested = Promise.withResolvers()
     this.#close = (reason) => link.close(reason)
-    this.#options.guard?.begin(mode, link.log, (why) => {
-      link.log.warn(`COLO: ${why}`)
-      void link.close(new ColoFencedError(why))
-    })
+    this.#guard?.begin(mode, link.log, (why) => void link.close(new ColoFencedError(why)))
   }
 
-  async #delay(link: ColoPrimaryLink): Promise<void> {
+  /** Until the next checkpoint is due. @throws the channel broke meanwhile, or the secondary spoke, which has nothing to say */
+  async #delay(link: ColoPrimaryLink): Promise<Ear> {
+    const { reader } = link
     const began = performance.now()
-    for (;;) {
+    const woken = Promise.withResolvers<void>()
+    let heard = false
+    const speaks = Promise.resolve(reader.fill(1)).finally(() => {
+      heard = true
+      woken.resolve()
+    })
+    speaks.catch(() => {})
+    while (!heard) {
       const left = link.delayMs - (performance.now() - began)
-      if (left <= 0 || this.#failover !== 'none' || this.#stopped) return
-      const woken = Promise.withResolvers<void>()
-      const timer = setTimeout(woken.resolve, Math.min(left, DELAY_STEP_MS))
-      await Promise.race([woken.promise, this.#requested.promise])
+      if (left <= 0 || this.#failover !== 'none' || this.#stopped) return { speaks }
+      const slice = Promise.withResolvers<void>()
+      const timer = setTimeout(slice.resolve, Math.min(left, DELAY_STEP_MS))
+      await Promise.race([woken.promise, slice.promise, this.#requested.promise])
       clearTimeout(timer)
     }
+    await speaks
+    await expect(reader, 'checkpoint-reply')
+    throw new ColoProtocolError('the secondary replied before a checkpoint was asked for')
   }
 
-  async #checkpoint(link: ColoPrimaryLink): Promise<void> {
+  async #checkpoint(link: ColoPrimaryLink, { speaks }: Ear): Promise<void> {
     const { machine, reader, writer } = link
     await send(writer, 'checkpoint-request')
+    await speaks
     await expect(reader, 'checkpoint-reply')
     const began = performance.now()
     const from = writer.position
@@ -173,7 +192,7 @@ class ColoSession implements Colo {
     await sendDeviceState(writer, devices)
     await expect(reader, 'vmstate-received')
     await expect(reader, 'vmstate-loaded')
-    if (this.#options.guard?.overtaken) throw new ColoFencedError('the secondary has taken over')
+    if (this.#guard?.overtaken) throw new ColoFencedError('the secondary has taken over')
     if (this.#interrupted === 'running') machine.start()
     else machine.setRunState(this.#interrupted)
     machine.output.release()
@@ -224,13 +243,12 @@ class ColoSession implements Colo {
   }
 
   async #mayGoOn(log: Logger, reason: Error): Promise<void> {
-    const { guard } = this.#options
     const peer = this.#mode === 'primary' ? 'secondary' : 'primary'
     const asked = this.#failover !== 'none'
     if (!asked) log.warn(`COLO: lost the ${peer}: ${reason.message}`)
     this.#reason = 'processing'
-    if (guard) {
-      if (await guard.claim(asked)) return
+    if (this.#guard) {
+      if (await this.#guard.claim(asked)) return
       throw new ColoFencedError(`the ${peer} goes on with the guest, which is stopped here`, { cause: reason })
     }
     if (asked) return
@@ -245,7 +263,7 @@ class ColoSession implements Colo {
     this.#mode = 'none'
     this.#reason = reason
     this.#close = undefined
-    await this.#options.guard?.end()
+    await this.#guard?.end()
     if (!reported && !this.#stopped) this.#exit(mode, reason)
   }
 

@@ -41,7 +41,7 @@ export interface Colo {
   /** The peer is gone, says whoever knows. @throws MigrationStateError not in COLO, or asked before */
   lostHeartbeat(): void
   /** The process ends: so does COLO, without a failover. */
-  stop(): void
+  stop(): Promise<void>
   onExit(listener: (facts: { mode: ColoMode; reason: ColoReason }) => void): Disposable
 }
 

@@ -66,6 +66,7 @@ export function createMonitor(options: MonitorOptions): Monitor {
       for (const { writable } of sessions.values()) writable.end()
     }),
     migration.on('status', (status) => migrationEvent('MIGRATION', { status })),
+    ...(migration.colo ? [migration.colo.onExit((facts) => event('COLO_EXIT', facts))] : []),
     migration.on('pass', (pass) => migrationEvent('MIGRATION_PASS', { pass })),
   ]
 

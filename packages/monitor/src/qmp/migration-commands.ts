@@ -63,6 +63,14 @@ export const migrationCommands: readonly QmpCommand[] = [
   ),
   command('query-migrate-capabilities', {}, ({ migration }) => migration.capabilities),
   command('query-migrate', {}, ({ migration }) => migration.info()),
+  command('query-colo-status', {}, ({ migration }) => {
+    const { mode, lastMode, reason } = migration.colo?.status ?? { mode: 'none', lastMode: 'none', reason: 'none' }
+    return { mode, 'last-mode': lastMode, reason }
+  }),
+  command('x-colo-lost-heartbeat', {}, ({ migration }) => {
+    if (!migration.colo) throw new MonitorCommandError('this machine is not in COLO')
+    migration.colo.lostHeartbeat()
+  }),
 ]
 
 function uriOf(uri: string | undefined, list: z.infer<typeof channels>): string {

@@ -1,0 +1,58 @@
+import { readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { UsageError } from '../usage-error.ts'
+
+const stateSchema = z.strictObject({
+  /** Of `emu run`, for the secondaries to come. */
+  args: z.array(z.string()),
+  /** What relative paths in them mean. */
+  cwd: z.string(),
+  sides: z.array(
+    z.strictObject({
+      name: z.string(),
+      pid: z.int().positive(),
+      /** Socket. */
+      qmp: z.string(),
+      /** What the guest prints while it lives there. */
+      console: z.string(),
+      /** stderr of the process. */
+      log: z.string(),
+    }),
+  ),
+})
+export type ColoState = z.infer<typeof stateSchema>
+export type Side = ColoState['sides'][number]
+
+const pathIn = (dir: string) => join(dir, 'colo.json')
+
+/** undefined: nothing was started there. @throws UsageError the file is damaged */
+export function readState(dir: string): ColoState | undefined {
+  const path = pathIn(dir)
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw new UsageError(`${path}: ${(cause as Error).message}`, { cause })
+  }
+  try {
+    return stateSchema.parse(JSON.parse(text))
+  } catch (cause) {
+    throw new UsageError(`${path}: ${(cause as Error).message}`, { cause })
+  }
+}
+
+export function writeState(dir: string, state: ColoState): void {
+  writeFileSync(`${pathIn(dir)}.new`, `${JSON.stringify(state, null, 2)}\n`)
+  renameSync(`${pathIn(dir)}.new`, pathIn(dir))
+}
+
+export function lives({ pid }: Side): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch {
+    return false
+  }
+}
