@@ -25,7 +25,7 @@ const TIERS: string[][] = [
     'transport-socket',
     'transport-tls',
   ],
-  ['monitor', 'board-virt'],
+  ['monitor', 'board-virt', 'colo'],
 ]
 /** Second-tier packages that only tests of others may use. */
 const TEST_ONLY = ['compliance']

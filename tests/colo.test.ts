@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type CheckpointFacts, type ColoOptions, createColo, heartbeatGuard } from '@ferryvm/colo'
 import { lockFileFence } from '@ferryvm/colo/node'
+import { type Channel, silentLogger } from '@ferryvm/core'
 import { createGuestMonitor, embeddedGuestImage } from '@ferryvm/embedded-guest'
 import { unix } from '@ferryvm/transport-socket'
 import { afterAll, describe, expect, it } from 'vitest'
@@ -39,11 +40,17 @@ async function colo(options: { both?: ColoOptions; guarded?: boolean } = {}) {
   const disk = createDisk(join(folder, `disk-${n}.img`), 8 * 2 ** 20)
   const checkpoints: CheckpointFacts[] = []
   const exits: string[] = []
+  const channels: Channel[] = []
+  const paths = [1, 2].map((path) => join(folder, `hb-${n}-${path}.sock`))
   const session = randomBytes(16).toString('hex')
+  const keep = (channel: Channel) => {
+    channels.push(channel)
+    return channel
+  }
   const side = async (name: string) => {
     const guard = () =>
       heartbeatGuard({
-        paths: [1, 2].map((path) => ({ transport: unix(), address: { path: join(folder, `hb-${n}-${path}.sock`) } })),
+        paths: paths.map((path) => ({ transport: unix(), address: unix().parseAddress(path) })),
         session,
         fence: lockFileFence(join(folder, `fence-${n}`)),
       })
@@ -58,7 +65,10 @@ async function colo(options: { both?: ColoOptions; guarded?: boolean } = {}) {
       ramBytes: 32 * 2 ** 20,
       devices: await diskBehindIommu(disk),
       onOutput: (text) => guest.push(text),
-      migrationOptions: { colo: control },
+      migrationOptions: {
+        colo: control,
+        channelLayers: () => [{ name: 'kept', wrap: async (channel) => keep(channel) }],
+      },
     })
     vm.migration.setCapabilities([{ capability: 'x-colo', state: true }])
     vm.migration.setParameters({ 'x-checkpoint-delay': 30 })
@@ -70,7 +80,10 @@ async function colo(options: { both?: ColoOptions; guarded?: boolean } = {}) {
   await guest.until((g) => (g.last?.requests ?? 0) > 10, 60_000)
   const { done } = here.vm.migration.start(incoming.uri)
   await until(() => checkpoints.length >= 5, 'five checkpoints were taken')
-  return { here, there, guest, checkpoints, exits, arrived: incoming.done, left: done }
+  const cut = () => {
+    for (const channel of channels) void channel.close(new Error('the link was cut'))
+  }
+  return { here, there, guest, checkpoints, exits, cut, paths, arrived: incoming.done, left: done }
 }
 
 async function verdict(vm: TestVm, guest: ReturnType<typeof createGuestMonitor>): Promise<void> {
@@ -117,11 +130,42 @@ describe('COLO', { timeout: 180_000 }, () => {
     await here.vm[Symbol.asyncDispose]()
   })
 
-  it('heartbeat and fence take over by themselves when the primary is gone', async () => {
-    const { here, there, guest, arrived } = await colo({ guarded: true })
+  it('a guest that is ended on purpose is not brought back', async () => {
+    const { here, there, arrived, exits } = await colo({ guarded: true })
     await here.vm[Symbol.asyncDispose]()
-    await arrived
-    await verdict(there.vm, guest)
+    await expect(arrived).rejects.toMatchObject({ code: 'FERRY_COLO_FENCED' })
+    expect(there.vm.machine.runState).toBe('postmigrate')
+    expect(exits).toEqual(['second: secondary error'])
+    await there.vm[Symbol.asyncDispose]()
+  })
+
+  it('of two sides that live and lose only the channel between them, the primary goes on', async () => {
+    const { here, there, guest, cut, arrived, left, exits } = await colo({ guarded: true })
+    cut()
+    await left
+    await expect(arrived).rejects.toMatchObject({ code: 'FERRY_COLO_FENCED' })
+    expect(exits.toSorted()).toEqual(['first: primary request', 'second: secondary error'])
+    expect(there.vm.machine.runState).toBe('postmigrate')
+    await there.vm[Symbol.asyncDispose]()
+    await verdict(here.vm, guest)
+    await here.vm[Symbol.asyncDispose]()
+  })
+
+  it('one heartbeat path of two may be lost, and a stranger on it is nobody', async () => {
+    const { here, there, checkpoints, paths, exits } = await colo({ guarded: true })
+    const [first] = paths
+    const stranger = await unix().connect(unix().parseAddress(first!), {
+      signal: AbortSignal.timeout(10_000),
+      log: silentLogger,
+    })
+    await stranger.write([new Uint8Array(22)])
+    expect(await stranger.read(new Uint8Array(1))).toBe(0)
+    rmSync(first!) // nobody can connect there any more
+    const seen = checkpoints.length
+    await until(() => checkpoints.length > seen + 30, 'checkpoints went on')
+    expect(exits).toEqual([])
+    expect(here.vm.migration.status).toBe('colo')
+    await here.vm[Symbol.asyncDispose]()
     await there.vm[Symbol.asyncDispose]()
   })
 })

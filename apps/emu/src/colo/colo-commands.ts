@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { mkdirSync, openSync, readFileSync } from 'node:fs'
+import { mkdirSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Command } from 'commander'
@@ -108,6 +108,7 @@ async function startSide(
     '-colo',
     `dir=${dir.replaceAll(',', ',,')}`,
   ]
+  rmSync(qmp, { force: true }) // of a machine that was killed
   const out = openSync(log, 'w')
   const child = spawn(process.execPath, [...process.execArgv, process.argv[1]!, ...options], {
     cwd,
