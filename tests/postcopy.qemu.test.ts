@@ -26,7 +26,12 @@ afterEach(() => folder.remove())
 
 describe('Linux under load', { timeout: 240_000 }, () => {
   const journeys: readonly Journey[] = [
-    { machines: ['7.2', 'emu-10.0', '10.0', 'emu-7.2', '7.2'], guest: 'load', bus: 'pcie.0', postcopy: {} },
+    {
+      machines: ['7.2', 'emu-10.0', '10.0', 'emu-7.2', '7.2'],
+      guest: 'load',
+      bus: 'pcie.0',
+      postcopy: { bandwidth: 32 * 2 ** 20 },
+    },
   ]
   for (const journey of journeys) {
     const { machines, bus, harts = 1, postcopy } = journey

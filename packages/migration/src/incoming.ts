@@ -127,7 +127,7 @@ export class IncomingMigration {
         break
       } catch (error) {
         this.#abort.signal.throwIfAborted()
-        if (!this.postcopy.active) throw error
+        if (!this.postcopy.active) throw this.postcopy.failure ?? error
         const next = await this.postcopy.paused(error)
         this.#channel = next
         current = { channel: next, reader: createQEMUFileReader(next) }

@@ -44,6 +44,8 @@ export interface IncomingPostcopyParts {
 export class IncomingPostcopy {
   /** Loads the `ram` section from LISTEN on. */
   pages: RamLoader | undefined
+  /** Why the device state could not be loaded; the guest has not run here. */
+  failure: unknown
   readonly #parts: IncomingPostcopyParts
   #state: 'none' | 'advised' | 'listening' | 'running' = 'none'
   #returnPath: ReturnPathSender | undefined
@@ -52,7 +54,6 @@ export class IncomingPostcopy {
   readonly #listening = Promise.withResolvers<void>()
   /** Settles when the package is loaded and the guest has been started. */
   #package: Promise<void> | undefined
-  #packageFailure: { error: unknown } | undefined
   #recovery: PromiseWithResolvers<Channel> | undefined
   #recoveryListener: AsyncDisposable | undefined
 
@@ -113,11 +114,9 @@ export class IncomingPostcopy {
 
   /**
    * The channel is broken. Resolves with the next one.
-   * @throws the error, where waiting would not help: device state could not be loaded
    */
   async paused(error: unknown): Promise<Channel> {
     const { context, signal } = this.#parts
-    if (this.#packageFailure) throw this.#packageFailure.error
     context.log.warn(`postcopy is paused: ${(error as Error).message}`)
     this.#returnPath = undefined
     const closed = error instanceof Error ? error : undefined
@@ -237,10 +236,15 @@ export class IncomingPostcopy {
       if (this.#state !== 'running') throw command.refuse('the package ends without RUN')
       this.#parts.startGuest()
     })
-    this.#package.catch((error: unknown) => {
-      this.#packageFailure = { error }
+    this.#package.catch(async (error: unknown) => {
+      this.failure = error
       this.#state = 'none'
-      void this.#channel?.close(error as Error).catch(() => {})
+      // The source can go on with the guest, if it hears of it.
+      await this.#parts
+        .returnPath()
+        ?.shut(1)
+        .catch(() => {})
+      await this.#channel?.close(error as Error).catch(() => {})
     })
     // What follows the package is in postcopy form once LISTEN has been seen.
     await Promise.race([this.#listening.promise, this.#package])

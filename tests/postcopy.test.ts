@@ -1,0 +1,188 @@
+/** Postcopy between two machines of ours: devices, monitors and harts that meet memory which is not there yet. */
+import { setTimeout as delay } from 'node:timers/promises'
+import { createGuestMonitor, embeddedGuestImage } from '@ferryvm/embedded-guest'
+import type { MigrationStatus } from '@ferryvm/migration'
+import { createMonitor } from '@ferryvm/monitor'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { createDisk, createVm, diskBehindIommu, type TestVm } from './harness/vm.ts'
+import { scratchFolder } from './stock-qemu/stock-qemu.ts'
+
+const MiB = 2 ** 20
+let folder: ReturnType<typeof scratchFolder>
+beforeEach(() => {
+  folder = scratchFolder()
+})
+afterEach(() => folder.remove())
+
+interface Move extends AsyncDisposable {
+  readonly from: TestVm
+  readonly to: TestVm
+  readonly guest: ReturnType<typeof createGuestMonitor>
+  readonly sent: Promise<void>
+  readonly arrived: Promise<void>
+  check(): Promise<void>
+}
+
+/** In postcopy-active, with a destination that gets little but what it asks for. */
+async function inPostcopy({ harts = 1, order = 'best' as 'best' | 'worst', preempt = false } = {}): Promise<Move> {
+  const disk = createDisk(`${folder.path}/disk.img`, 8 * MiB)
+  const kernel = embeddedGuestImage({
+    dirtyBytes: 16 * MiB,
+    dirtyBytesPerSecond: 8 * MiB,
+    lcgStepsPerSecond: 200_000,
+    linesPerSecond: 20,
+  })
+  const guest = createGuestMonitor()
+  const side = async () => {
+    const devices = await diskBehindIommu(disk, { order })
+    const vm = await createVm({ kernel, harts, ramBytes: 32 * MiB, devices, onOutput: (text) => guest.push(text) })
+    const wanted = ['postcopy-ram', ...(preempt ? ['postcopy-preempt'] : [])]
+    vm.migration.setCapabilities(wanted.map((capability) => ({ capability, state: true })))
+    vm.migration.setParameters({ 'max-bandwidth': 4 * MiB, 'max-postcopy-bandwidth': MiB / 4 })
+    return vm
+  }
+  const [from, to] = [await side(), await side()]
+  from.machine.start()
+  await guest.until((g) => (g.last?.requests ?? 0) > 20, 30_000)
+  const { uri, done: arrived } = await to.migration.incoming('tcp:127.0.0.1:0')
+  const { done: sent } = from.migration.start(uri)
+  from.migration.startPostcopy()
+  await until(from, 'postcopy-active')
+  return {
+    from,
+    to,
+    guest,
+    sent,
+    arrived,
+    async check() {
+      from.migration.setParameters({ 'max-postcopy-bandwidth': 0 })
+      await Promise.all([sent, arrived])
+      expect(to.machine.memory.missing.count).toBe(0)
+      const { lines } = guest
+      await guest.until((g) => g.lines > lines + 3, 30_000)
+      to.type('q')
+      await guest.until((g) => g.verdicts.length > 0, 30_000)
+      expect(guest.problems).toEqual([])
+      expect(guest.verdicts[0]).toMatchObject({ ok: true, errors: 0 })
+      expect(from.machine.runState).toBe('postmigrate')
+    },
+    async [Symbol.asyncDispose]() {
+      await from[Symbol.asyncDispose]()
+      await to[Symbol.asyncDispose]()
+    },
+  }
+}
+
+async function until({ migration }: TestVm, wanted: MigrationStatus): Promise<void> {
+  while (migration.status !== wanted) {
+    if (migration.status === 'failed') throw migration.error
+    await delay(2)
+  }
+}
+
+describe('a guest whose memory follows it', { timeout: 60_000 }, () => {
+  for (const [order, preempt] of [
+    ['best', false],
+    ['worst', true],
+  ] as const) {
+    it(`works its disk through VT-d, ${order} order of creation${preempt ? ', with a channel for requests' : ''}`, async () => {
+      await using move = await inPostcopy({ order, preempt })
+      const { guest, to, from } = move
+      const requests = guest.last!.requests
+      await guest.until((g) => g.last!.requests > requests + 20, 30_000)
+      expect(to.machine.memory.missing.count).toBeGreaterThan(100)
+      const info = from.migration.info()
+      expect(info.ram!['postcopy-requests']).toBeGreaterThan(20)
+      expect(info).toMatchObject({ status: 'postcopy-active', downtime: expect.any(Number) })
+      expect(() => from.migration.cancel()).toThrow(/cannot be cancelled/)
+      await move.check()
+      expect(from.migration.info().ram!['postcopy-bytes']).toBeGreaterThan(MiB)
+    })
+  }
+
+  it('stops, shows memory and goes on while the channel is broken', async () => {
+    await using move = await inPostcopy({ harts: 2 })
+    const { from, to } = move
+    const monitor = createMonitor({ machine: to.machine, migration: to.migration })
+    from.migration.pause()
+    await Promise.all([until(from, 'postcopy-paused'), until(to, 'postcopy-paused')])
+    // Harts that wait for a page stand between two instructions.
+    await to.machine.stop('paused')
+    // A page that nobody has asked for, as far as the destination has one.
+    const { missing, blocks } = to.machine.memory
+    const ram = blocks.find(({ idstr }) => idstr === 'riscv_virt_board.ram')!
+    const page = [...Array(ram.sizeBytes / 4096).keys()].find((p) => missing.has(ram.offset / 4096 + p))!
+    const address = 0x8000_0000 + page * 4096
+    let shown: string | undefined
+    const showing = monitor.executeHmp(`xp /1xw 0x${address.toString(16)}`).then((text) => {
+      shown = text
+    })
+    await delay(50)
+    expect(shown).toBeUndefined()
+    expect(() => to.migration.pause()).toThrow(/postcopy-active/)
+    const uri = await to.migration.recover('tcp:127.0.0.1:0')
+    from.migration.start(uri, { resume: true })
+    await showing
+    const there = Buffer.from(from.machine.memory.blocks.find((b) => b.idstr === ram.idstr)!.bytes).readUInt32LE(
+      page * 4096,
+    )
+    expect(shown).toContain(`0x${there.toString(16).padStart(8, '0')}`)
+    to.machine.start()
+    await move.check()
+  })
+
+  it('is reset while its image is not all there', async () => {
+    await using move = await inPostcopy()
+    const { from, to, guest } = move
+    const printed = guest.text.length
+    const reset = to.machine.reset()
+    from.migration.setParameters({ 'max-postcopy-bandwidth': 0 })
+    await reset
+    await Promise.all([move.sent, move.arrived])
+    // It counts its lines from the start again.
+    while (!/^T [12] /m.test(guest.text.slice(printed))) await delay(10)
+    expect(to.machine.runState).toBe('running')
+    expect(to.machine.memory.missing.count).toBe(0)
+  })
+
+  it('a destination that cannot load the device state says so, and the guest goes on at the source', async () => {
+    await using move = await inPostcopyWithOtherDevices()
+    await expect(move.sent).rejects.toThrow(/failed to load the stream/)
+    await expect(move.arrived).rejects.toThrow()
+    expect(move.from.machine.runState).toBe('running')
+    const { lines } = move.guest
+    await move.guest.until((g) => g.lines > lines + 3, 30_000)
+    expect(move.guest.problems).toEqual([])
+    expect(move.to.machine.runState).toBe('inmigrate')
+  })
+})
+
+async function inPostcopyWithOtherDevices() {
+  const disk = createDisk(`${folder.path}/disk.img`, 8 * MiB)
+  const kernel = embeddedGuestImage({ dirtyBytes: 4 * MiB, linesPerSecond: 20 })
+  const guest = createGuestMonitor()
+  const side = async (withDisk: boolean) => {
+    const devices = withDisk ? await diskBehindIommu(disk) : []
+    const vm = await createVm({ kernel, ramBytes: 32 * MiB, devices, onOutput: (text) => guest.push(text) })
+    vm.migration.setCapabilities([{ capability: 'postcopy-ram', state: true }])
+    return vm
+  }
+  const [from, to] = [await side(true), await side(false)]
+  from.machine.start()
+  await guest.until((g) => g.lines > 5, 30_000)
+  const { uri, done: arrived } = await to.migration.incoming('tcp:127.0.0.1:0')
+  from.migration.setParameters({ 'max-bandwidth': 4 * MiB })
+  const { done: sent } = from.migration.start(uri)
+  from.migration.startPostcopy()
+  return {
+    from,
+    to,
+    guest,
+    sent,
+    arrived,
+    async [Symbol.asyncDispose]() {
+      await from[Symbol.asyncDispose]()
+      await to[Symbol.asyncDispose]()
+    },
+  }
+}
