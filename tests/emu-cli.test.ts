@@ -33,6 +33,8 @@ describe('emu run: what is wrong is said in one line, and the exit status says f
     [['-guest', 'dirtyBytes=16K,linesPerSecond=0'], /linesPerSecond is 0; it must be an integer from 1/],
     [['-uuid', '12'], /-uuid 12: not a UUID/],
     [['-cpu', 'max'], /unsupported CPU model/],
+    [['-cpu', 'rv64,zicboz=off'], /-cpu rv64,zicboz: no property can be set; .*profile=/],
+    [['-M', 'virt,profile=qemu-10.0', '-M', 'colour=red'], /-M virt,colour: unknown machine property/],
     [['-kernel', '/nonexistent/Image'], /-kernel \/nonexistent\/Image: ENOENT/],
     [['-append', 'quiet'], /-append: needs -kernel/],
     [['-drive', 'file=/nonexistent/disk.img'], /-drive file=\/nonexistent\/disk.img: .*(ENOENT|no such file)/i],

@@ -36,6 +36,8 @@ export interface Journey {
   readonly userNet?: boolean
   /** How long the guest may take to show that it goes on. Default 20 s. */
   readonly answerMs?: number
+  /** Hops, from 0, after which it is expected to be silent instead. */
+  readonly silentAfter?: readonly number[]
 }
 
 export interface Hop extends MoveTimes {
@@ -87,7 +89,7 @@ export async function travel(
   }
   const bootOf = (kind: PeerKind): PeerBoot =>
     kind === '10.0' && cpu10 ? { ...boot, stockArgs: ['-cpu', cpu10] } : boot
-  const { answerMs = 20_000 } = journey
+  const { answerMs = 20_000, silentAfter = [] } = journey
   const guest = load ? loadedGuest(monitor, answerMs) : idleGuest(monitor, answerMs)
   let here: Peer = await createPeer(machines[0]!, 'source', bootOf(machines[0]!), folder)
   try {
@@ -107,7 +109,8 @@ export async function travel(
         throw new Error(`${from} to ${kind}: ${(error as Error).message}`, { cause: error })
       }
       here = there
-      await guest.arrived(here)
+      if (silentAfter.includes(log.answered)) await staysSilent(monitor, answerMs)
+      else await guest.arrived(here)
       log.answered++
     }
     await guest.ends(here)
@@ -130,6 +133,12 @@ interface Traveller {
 
 function sane(monitor: LinuxWorkloadMonitor): void {
   if (monitor.problems.length > 0) throw new Error(`the guest says: ${monitor.problems.join(' | ')}`)
+}
+
+async function staysSilent(monitor: LinuxWorkloadMonitor, ms: number): Promise<void> {
+  const { length } = monitor.text
+  await delay(ms)
+  if (monitor.text.length > length) throw new Error(`the guest goes on: ${monitor.text.slice(length)}`)
 }
 
 /** Counts, and compares memory and disk with what they should be, all the time. */
@@ -163,6 +172,7 @@ const IDLE_SETUP = [
 /** Sleeps while it moves; then its timer has to wake it, and it answers to what is typed. */
 function idleGuest(monitor: LinuxWorkloadMonitor, answerMs: number): Traveller {
   let sleeps = 0
+  let asleep = false
   return {
     async booted(at) {
       await monitor.until((m) => m.text.includes('~ # '), 180_000)
@@ -175,6 +185,8 @@ function idleGuest(monitor: LinuxWorkloadMonitor, answerMs: number): Traveller {
     },
     async leaves(from) {
       // What it prints after its sleep nobody wakes it for: that takes its timer.
+      if (asleep) return
+      asleep = true
       sleeps++
       from.type(`sleep ${SLEEP_S}; n=$((n + 1)); echo "woke $n $(whole)"\n`)
       await delay(ASLEEP_MS)
@@ -182,6 +194,7 @@ function idleGuest(monitor: LinuxWorkloadMonitor, answerMs: number): Traveller {
     async arrived(at) {
       const woke = new RegExp(`^woke ${sleeps} (whole|DAMAGED)\\r`, 'm')
       await monitor.until((m) => woke.test(m.text), answerMs)
+      asleep = false
       if (woke.exec(monitor.text)![1] !== 'whole') throw new Error('the guest says: memory or disk is DAMAGED')
       at.type(`echo $((6 * 7)) hop$n\n`)
       await monitor.until((m) => m.text.includes(`42 hop${sleeps}\r`), answerMs)

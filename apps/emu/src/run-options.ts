@@ -113,8 +113,12 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     ...(raw.machine ?? []).map((m: string) => parseKeyvals(m, 'type')),
   )
   if (machine.type !== 'virt') throw new UsageError(`-M ${machine.type}: unsupported machine type (there is: virt)`)
-  const cpu = raw.cpu && parseKeyvals(raw.cpu, 'model').model
-  if (cpu && cpu !== 'rv64') throw new UsageError(`-cpu ${cpu}: unsupported CPU model (there is: rv64)`)
+  const { model = 'rv64', ...cpuProperties } = raw.cpu ? parseKeyvals(raw.cpu, 'model') : {}
+  if (model !== 'rv64') throw new UsageError(`-cpu ${model}: unsupported CPU model (there is: rv64)`)
+  const property = Object.keys(cpuProperties)[0]
+  if (property) {
+    throw new UsageError(`-cpu rv64,${property}: no property can be set; what harts have follows from -M virt,profile=`)
+  }
   if (raw.accel && !['interp', 'tcg'].includes(parseKeyvals(raw.accel, 'accel').accel!)) {
     throw new UsageError(`-accel ${raw.accel}: unsupported accelerator (there is: interp)`)
   }
