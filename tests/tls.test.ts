@@ -4,7 +4,7 @@
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { tmpdir } from 'node:os'
+import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { silentLogger } from '@ferryvm/core'
 import { createGuestMonitor, embeddedGuestImage } from '@ferryvm/embedded-guest'
@@ -325,6 +325,23 @@ describe('refused, in words on both ends, and the guest runs on', { timeout: 60_
     await expect.poll(() => destination.warnings.length).toBe(2)
     await destination.migration[Symbol.asyncDispose]()
     await expect(done).rejects.toThrow()
+  })
+
+  const [elsewhere] = Object.values(networkInterfaces()).flatMap((list) =>
+    (list ?? []).filter(({ family, internal }) => family === 'IPv4' && !internal),
+  )
+  it.skipIf(!elsewhere)('what is not encrypted and does not come from this host alone, unless told', async () => {
+    const source = await runningSource()
+    const destination = await machine()
+    const { uri, done } = await destination.migration.incoming('tcp:0.0.0.0:0')
+    const address = uri.replace('0.0.0.0', elsewhere!.address)
+    await expect(source.migration.migrate(address)).rejects.toThrow()
+    await expect
+      .poll(() => destination.warnings.join())
+      .toMatch(/was refused, because it is not encrypted; set tls-creds/)
+    expect(source.machine.runState).toBe('running')
+    await source.migration.migrate(uri.replace('0.0.0.0', '127.0.0.1'))
+    await done
   })
 
   it('an authorization object where nobody shows a certificate', async () => {

@@ -4,6 +4,9 @@ import type { CharBackend } from '@ferryvm/core'
 import { parseKeyvals } from './keyval.ts'
 import { UsageError } from './usage-error.ts'
 
+/** Of one serial port or monitor; more are hung up on. */
+const MAX_CLIENTS = 16
+
 /** A character backend that can be closed. */
 export interface Chardev extends CharBackend {
   close(): Promise<void>
@@ -95,6 +98,7 @@ export function parseListenAddress(text: string): ListenAddress {
 
 /** @throws UsageError the address cannot be listened on (in use, no permission): says which and why */
 export async function listen(server: Server, address: ListenAddress): Promise<void> {
+  server.maxConnections = MAX_CLIENTS
   const where = 'path' in address ? `unix:${address.path}` : `tcp:${address.host}:${address.port}`
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) =>

@@ -32,6 +32,8 @@ export interface RunOptions {
   readonly monitor: string
   readonly qmp: readonly string[]
   readonly incoming?: string
+  /** A guest may come unencrypted from other hosts. */
+  readonly allowPlaintext: boolean
   readonly startPaused: boolean
   readonly name?: string
   readonly uuid?: string
@@ -89,6 +91,7 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
       '--colo <spec>',
       'for x-colo: dir=D[,hold-output=on|off][,secondary=wait|run]; D has what emu colo up puts there',
     )
+    .option('--allow-plaintext', 'take a guest that comes from another host without TLS')
     .option('-S', 'do not start the guest')
     .option('--name <text>', 'name of the machine')
     .option('--uuid <uuid>', 'UUID of the machine')
@@ -154,6 +157,7 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     monitor: raw.monitor ?? 'none',
     qmp: raw.qmp ?? [],
     incoming: raw.incoming,
+    allowPlaintext: raw.allowPlaintext === true,
     startPaused: raw.S === true,
     name: raw.name && parseKeyvals(raw.name, 'guest').guest,
     uuid: raw.uuid,

@@ -51,6 +51,7 @@ export async function run(options: RunOptions): Promise<void> {
       options.uuid === undefined ? undefined : Uint8Array.from(Buffer.from(options.uuid.replaceAll('-', ''), 'hex')),
     transports,
     channelLayers: tlsChannelLayers(objects),
+    plaintextFrom: options.allowPlaintext ? 'anywhere' : 'loopback',
     log,
   })
   machine.on('shutdown', ({ exitCode }) => ended.resolve(exitCode))

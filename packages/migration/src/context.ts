@@ -13,6 +13,7 @@ import {
 import type { Capabilities } from './capabilities.ts'
 import type { Colo } from './colo-link.ts'
 import { MigrationUriError } from './errors.ts'
+import { type GuardOptions, guardedListener } from './guarded-listener.ts'
 import type { Parameters } from './parameters.ts'
 import type { PageEncoder } from './ram/page-encoding.ts'
 import type { RamLoader } from './ram/ram-load.ts'
@@ -78,7 +79,11 @@ export function resolveUri(
 }
 
 /** Asks for the layers when a connection is made or waited for, so that a refusal is that migration's failure. */
-export function withChannelLayers(transport: Transport<any>, layersOf: () => readonly ChannelLayer[]): Transport<any> {
+export function withChannelLayers(
+  transport: Transport<any>,
+  layersOf: () => readonly ChannelLayer[],
+  guard: GuardOptions,
+): Transport<any> {
   const { formatAddress } = transport
   return {
     scheme: transport.scheme,
@@ -86,7 +91,11 @@ export function withChannelLayers(transport: Transport<any>, layersOf: () => rea
     parseAddress: (text) => transport.parseAddress(text),
     ...(formatAddress && { formatAddress: (address: unknown) => formatAddress.call(transport, address) }),
     connect: async (address, ctx) => withLayer(transport, ...layersOf()).connect(address, ctx),
-    listen: async (address, ctx) => withLayer(transport, ...layersOf()).listen(address, ctx),
+    async listen(address, ctx) {
+      const layers = layersOf()
+      const listener = await withLayer(transport, ...layers).listen(address, ctx)
+      return layers.length > 0 ? listener : guardedListener(listener, guard, ctx)
+    },
   }
 }
 

@@ -68,3 +68,8 @@ export class ParameterError extends FerryError {
     this.parameter = parameter
   }
 }
+
+/** Nothing of a guest is taken from that peer: it came unencrypted from another host, or it said nothing. */
+export class UnwelcomePeerError extends FerryError {
+  readonly code = 'FERRY_UNWELCOME_PEER'
+}

@@ -16,6 +16,7 @@ it('has these public names', () => {
     'RamLoader',
     'RamSaver',
     'ReturnPathError',
+    'UnwelcomePeerError',
     'createMigration',
     'createZeroPageTest',
     'isRunning',

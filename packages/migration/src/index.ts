@@ -35,6 +35,7 @@ export {
   MigrationUriError,
   ParameterError,
   ReturnPathError,
+  UnwelcomePeerError,
 } from './errors.ts'
 export type { MigrationForecast, MigrationInfo, MigrationRamInfo, SocketAddressInfo } from './info.ts'
 export type {

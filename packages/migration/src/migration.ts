@@ -52,6 +52,10 @@ export interface MigrationOptions {
   readonly channelLayers?: (request: ChannelLayerRequest) => readonly ChannelLayer[]
   /** Makes the capability `x-colo` possible. */
   readonly colo?: Colo
+  /** From where a guest may come without a layer around its channels (TLS). Default `loopback`: from this host. */
+  readonly plaintextFrom?: 'loopback' | 'anywhere'
+  /** A connection over a network that brings no byte for so long is dropped, and another waited for. Default 30000 ms. */
+  readonly silenceTimeoutMs?: number
 }
 
 export interface MigrationEvents {
@@ -224,12 +228,13 @@ export function createMigration(options: MigrationOptions): Migration {
     machine.sections.register(globalStateVmstate, context.globalState, { instanceId: 0 }),
   ]
 
-  const { channelLayers } = options
+  const { channelLayers, plaintextFrom = 'loopback', silenceTimeoutMs = 30_000 } = options
+  const guard = { plaintextFrom, silenceTimeoutMs }
   const layered = (transport: Transport<any>, address: unknown, role: ChannelLayerRequest['role']): Transport<any> => {
-    if (!channelLayers) return transport
     const { host } = address as { host?: unknown }
     const known = typeof host === 'string' && host ? host : undefined
-    return withChannelLayers(transport, () => channelLayers({ role, host: known, parameters: parameters.values }))
+    const layersOf = () => channelLayers?.({ role, host: known, parameters: parameters.values }) ?? []
+    return withChannelLayers(transport, layersOf, guard)
   }
   const resumeOutgoing = (uri: string): MigrationRun => {
     if (!outgoing?.postcopy || status !== 'postcopy-paused')

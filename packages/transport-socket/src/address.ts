@@ -3,7 +3,7 @@ import { SocketAddressError } from './errors.ts'
 /** `tcp:host:port[,option...]`. Spec: protocol.md section 7. */
 export interface TcpAddress {
   readonly kind: 'tcp'
-  /** Name or number without brackets; empty: any address (only for listening). */
+  /** Name or number without brackets; empty: this host alone (only for listening). */
   readonly host: string
   /** 0: the system picks one (only for listening). */
   readonly port: number

@@ -117,6 +117,21 @@ for (const [name, transport, text] of [
 }
 
 describe('tcp', () => {
+  it('without an address listens for this host only, and says so', async () => {
+    const warnings: string[] = []
+    const log = { ...silentLogger, warn: (message: string) => void warnings.push(message) }
+    const transport = tcp()
+    const listener = await transport.listen(transport.parseAddress(':0'), { ...context(), log })
+    expect(listener.address).toMatchObject({ host: '127.0.0.1' })
+    expect(warnings).toEqual([expect.stringMatching(/^tcp::0 listens for this host only; .*0.0.0.0 for all/)])
+    const [near, { value: far }] = await Promise.all([
+      transport.connect(listener.address, context()),
+      listener[Symbol.asyncIterator]().next(),
+    ])
+    expect([near.remoteAddress, far.remoteAddress]).toEqual(['127.0.0.1', '127.0.0.1'])
+    await Promise.all([near.close(), far.close(), listener[Symbol.asyncDispose]()])
+  })
+
   it('reports the port that an ephemeral request got, and takes the next one of a range', async () => {
     const transport = tcp()
     const first = await transport.listen(transport.parseAddress('127.0.0.1:0'), context())

@@ -110,7 +110,13 @@ async function listenTcp(
   context: TransportContext,
 ): Promise<Listener<TcpAddress>> {
   const family = familyOf(address)
-  const host = address.host || (family === 4 ? '0.0.0.0' : family === 6 ? '::' : undefined)
+  // Who names no address has not said that other hosts may come. To take them all is 0.0.0.0 or [::].
+  const host = address.host || (family === 6 ? '::1' : '127.0.0.1')
+  if (address.host === '') {
+    context.log.warn(
+      `tcp::${address.port} listens for this host only; to let others in, name an address (0.0.0.0 for all)`,
+    )
+  }
   const last = address.to ?? address.port
   for (let port = address.port; ; port++) {
     try {

@@ -8,6 +8,11 @@ export type ChannelFeature = 'shutdown' | 'fd-pass' | 'seekable' | 'zero-copy'
  */
 export interface Channel {
   readonly features: ReadonlySet<ChannelFeature>
+  /**
+   * IP address of the other end, where that may be another host: who receives a guest decides by it who may come unencrypted.
+   * Absent: the channel does not leave this host, or something between vouches for the other end (TLS).
+   */
+  readonly remoteAddress?: string
   /** Fill the start of `into`. Returns 1..into.length, or 0 at end of stream. One read at a time. */
   read(into: Uint8Array): number | Promise<number>
   /** Gather write, in order. The buffers are borrowed until this returns or its promise settles: that is the back-pressure. */

@@ -63,8 +63,11 @@ export function fromDuplex(stream: Duplex): Channel {
     })
   }
 
+  // Gone once the peer has hung up, so it is asked for now. A unix socket has none.
+  const remoteAddress = stream instanceof Socket ? stream.remoteAddress : undefined
   return {
     features: FEATURES,
+    ...(remoteAddress !== undefined && { remoteAddress }),
     read: (into) => inbox.read(into),
     write,
     async shutdown(how) {
