@@ -2,5 +2,11 @@ import { expect, it } from 'vitest'
 import * as cpuRiscv from './index.ts'
 
 it('has these public names', () => {
-  expect(Object.keys(cpuRiscv).sort()).toEqual(['HartCrashError', 'PROFILES', 'VirtualizationError', 'rv64'])
+  expect(Object.keys(cpuRiscv).sort()).toEqual([
+    'HartCrashError',
+    'PROFILES',
+    'VirtualizationError',
+    'hartTables',
+    'rv64',
+  ])
 })

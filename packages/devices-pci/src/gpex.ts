@@ -65,6 +65,9 @@ const busVmstate = defineVmstate({
   },
 })
 
+/** Tables of its sections by name, for reading streams. */
+export const pciTables = { gpex_root: rootVmstate, PCIHost: hostVmstate, PCIBUS: busVmstate }
+
 /** Placement: `irq` is the first of four interrupt lines. */
 export const gpex = defineDevice({
   type: 'gpex-pcihost',

@@ -2,5 +2,5 @@ import { expect, it } from 'vitest'
 import * as main from './index.ts'
 
 it('exports exactly this', () => {
-  expect(Object.keys(main).sort()).toEqual(['PciConfigMismatchError', 'gpex'])
+  expect(Object.keys(main).sort()).toEqual(['PciConfigMismatchError', 'gpex', 'pciTables'])
 })

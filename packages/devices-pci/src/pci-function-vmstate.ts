@@ -57,9 +57,14 @@ const table: Vmstate<LoadablePciState> = vmstateFor<LoadablePciState>()({
     state.version_id = PCI_DEVICE_VERSION
   },
   postLoad: (state) => state.afterLoad(),
-  create: () => {
-    throw new Error('a PCI function makes its own state')
-  },
+  // A function makes its own state; this one is for reading streams without a function.
+  create: () => ({
+    version_id: PCI_DEVICE_VERSION,
+    'config[0]': new Uint8Array(CONFIG_BYTES),
+    irq_state: new Uint32Array(IRQ_PINS),
+    acceptConfig() {},
+    afterLoad() {},
+  }),
 })
 
 export const pciFunctionVmstate = table as unknown as Vmstate<PciFunctionState>

@@ -3,6 +3,7 @@
  * to the release that knows it. Spec: virt-vmstate.md sections 2, 14 and 16.
  */
 import {
+  bool,
   type Device,
   type DeviceContext,
   defineDevice,
@@ -42,12 +43,12 @@ const slirpVmstate = defineVmstate({
   needed: () => false,
 })
 
-const acpiBuildVmstate = defineVmstate({
+export const acpiBuildVmstate = defineVmstate({
   name: 'virt_acpi_build',
   version: 1,
   fields: {
     /** The guest's firmware has linked the tables. */
-    patched: u8(),
+    patched: bool(),
   },
 })
 

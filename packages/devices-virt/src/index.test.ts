@@ -8,6 +8,7 @@ it('has these public names', () => {
     'aclintMswi',
     'aclintMtimer',
     'aclintSswi',
+    'acpiBuildVmstate',
     'bootRom',
     'cells',
     'cells64',

@@ -27,7 +27,7 @@ export {
   parseDeviceTree,
   text,
 } from './fdt.ts'
-export { foreignState } from './foreign-state.ts'
+export { acpiBuildVmstate, foreignState } from './foreign-state.ts'
 export { type FwCfgFile, fwCfg, fwCfgVmstate } from './fw-cfg.ts'
 export { goldfishRtc, goldfishRtcVmstate } from './goldfish-rtc.ts'
 export { pflashCfi01, pflashCfi01Vmstate } from './pflash-cfi01.ts'

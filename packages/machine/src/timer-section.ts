@@ -1,7 +1,7 @@
 import { type Cpu, defineVmstate, i64, type SaveStateRegistry, unused, type VirtualClock } from '@ferryvm/core'
 
 /** Spec: virt-vmstate.md section 3. */
-const timerVmstate = defineVmstate({
+export const timerVmstate = defineVmstate({
   name: 'timer',
   version: 2,
   minimumVersion: 1,

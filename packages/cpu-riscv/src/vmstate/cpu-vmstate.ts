@@ -2,7 +2,7 @@ import { defineVmstate, u32, type Vmstate, VmstateMismatchError } from '@ferryvm
 import { counterRuns, readCounter } from '../csr/counters.ts'
 import { type HartState, IRQ, PRIV, WORD } from '../hart/hart-state.ts'
 import { LAYOUT } from '../hart/layout.ts'
-import type { HartProfile } from '../hart/profile.ts'
+import { type HartProfile, PROFILES } from '../hart/profile.ts'
 import { MISA_MXL_64 } from '../hart/reset.ts'
 import { clearForeign, FOREIGN_SUBSECTIONS, refuseForeign } from './foreign-features.ts'
 import { ARRAY_ROWS, rows72, rows100, WORD_ROWS } from './hart-rows.ts'
@@ -25,17 +25,21 @@ const MIP_NOT_ZERO = 2
 const LINES = IRQ.MSIP | IRQ.MEIP | IRQ.SEIP
 
 /** `cpu_common`: sleeping or not. */
+const COMMON = {
+  name: 'cpu_common',
+  version: 1,
+  fields: {
+    /** 1: a WFI has been executed, pc is past it. */
+    halted: u32(),
+    /** Bit 1: mip is not zero. A stock receiver takes interrupts only when it is set. */
+    interrupt_request: u32(),
+  },
+} as const
+
 export function cpuCommonVmstate(parts: HartVmstateParts) {
   const { hart } = parts
   return defineVmstate({
-    name: 'cpu_common',
-    version: 1,
-    fields: {
-      /** 1: a WFI has been executed, pc is past it. */
-      halted: u32(),
-      /** Bit 1: mip is not zero. A stock receiver takes interrupts only when it is set. */
-      interrupt_request: u32(),
-    },
+    ...COMMON,
     preSave(state) {
       state.halted = hart.halted ? 1 : 0
       state.interrupt_request = parts.pending() !== 0 ? MIP_NOT_ZERO : 0
@@ -61,9 +65,17 @@ export function cpuLayout(
   version: HartProfile['vmstateVersion'],
   postLoad: (state: any) => void,
 ): Vmstate<any> {
-  const { profile, hart } = parts
-  const rows = version === 5 ? rows72(profile, hart.index) : rows100(profile, hart.index)
   return defineVmstate({
+    ...cpuTable(parts.profile, parts.hart.index, version),
+    preSave: (state: any) => save(state, parts),
+    preLoad: clearForeign,
+    postLoad,
+  })
+}
+
+function cpuTable(profile: HartProfile, index: number, version: HartProfile['vmstateVersion']) {
+  const rows = version === 5 ? rows72(profile, index) : rows100(profile, index)
+  return {
     name: 'cpu',
     version,
     fields: rows.fields as ReturnType<typeof rows72>['fields'],
@@ -74,10 +86,14 @@ export function cpuLayout(
       'cpu/debug': { version: 2, fields: rows.debug, needed: () => true },
       ...FOREIGN_SUBSECTIONS,
     },
-    preSave: (state: any) => save(state, parts),
-    preLoad: clearForeign,
-    postLoad,
-  })
+  }
+}
+
+/** Tables of a hart's sections as both releases write them, without a hart: for reading streams. */
+export const hartTables: Readonly<Record<'cpu_common' | 'cpu v5' | 'cpu v10', Vmstate<any>>> = {
+  cpu_common: defineVmstate(COMMON),
+  'cpu v5': defineVmstate(cpuTable(PROFILES['qemu-7.2'], 0, 5)),
+  'cpu v10': defineVmstate(cpuTable(PROFILES['qemu-10.0'], 0, 10)),
 }
 
 function save(state: any, { hart, pending }: HartVmstateParts): void {

@@ -1,4 +1,4 @@
-import { bool, u8Array, u32, u64, u64Array, VmstateMismatchError } from '@ferryvm/core'
+import { bool, u32, u64, u64Array, VmstateMismatchError } from '@ferryvm/core'
 import type { HartProfile } from '../hart/profile.ts'
 import { extensionsOf, type ToldIsa } from './told-isa.ts'
 
@@ -50,8 +50,10 @@ export const FOREIGN_SUBSECTIONS = {
       'env.sctrdepth': u32(),
       'env.sctrstatus': u32(),
       'env.vsctrctl': u64(),
-      /** Source, target and data of 256 entries: records of the past, which nothing depends on. */
-      'env.ctr': u8Array(3 * 256 * 8),
+      // Records of the past, which nothing depends on.
+      'env.ctr_src': u64Array(256),
+      'env.ctr_dst': u64Array(256),
+      'env.ctr_data': u64Array(256),
     },
     needed: () => false,
   },

@@ -1,14 +1,6 @@
 import { StreamRewriteError } from '../errors.ts'
 import { leavesOf } from '../rewrite/field-path.ts'
-import {
-  type FieldNode,
-  isBytes,
-  isStateNode,
-  leafOf,
-  type Scalar,
-  type StateNode,
-  type Value,
-} from '../state/state-node.ts'
+import { type FieldNode, isBytes, isStateNode, leafOf, type StateNode, type Value } from '../state/state-node.ts'
 import type { FieldRule, NewField, SectionRule } from './rules.ts'
 
 /** Rules applied to one section. `refuse` is told why the guest cannot be moved; the result is right anyway, but for that. */
@@ -37,6 +29,13 @@ export function convertState(state: StateNode, rule: SectionRule, refuse: (reaso
   }
 }
 
+/** @throws StreamRewriteError the stream's description says that it is something else */
+export function integerOf({ name, values }: FieldNode, where: string): bigint {
+  const value = values[0]
+  if (values.length === 1 && value !== undefined && typeof value !== 'object') return BigInt(value)
+  throw new StreamRewriteError(`${where} ${name} is no integer; its description is not one of stock QEMU`)
+}
+
 const isZero = (value: Value): boolean =>
   isBytes(value) ? value.every((b) => b === 0) : value === 0 || value === 0n || value === false
 
@@ -62,10 +61,11 @@ function convertFields(
     else if ('by' in rule) out.splice(indexOf(rule.replace), 1, ...rule.by.map(newField))
     else if ('set' in rule) {
       const at = indexOf(rule.set)
+      integerOf(out[at]!, where)
       out[at] = { ...out[at]!, values: [rule.value] }
     } else if ('bits' in rule) {
       const at = indexOf(rule.bits)
-      const before = BigInt(out[at]!.values[0] as Scalar)
+      const before = integerOf(out[at]!, where)
       const strange = rule.allowed === undefined ? 0n : before & ~rule.allowed
       if (strange !== 0n) refuse(`${rule.because} (${where} ${rule.bits} has bits 0x${strange.toString(16)})`)
       const after = (before | (rule.on ?? 0n)) & ~(rule.off ?? 0n)
@@ -96,7 +96,7 @@ function retyped(
   refuse: (reason: string) => void,
 ): FieldNode {
   const leaf = leafOf(type)!
-  const before = BigInt(field.values[0] as Scalar)
+  const before = integerOf(field, where)
   const [least, most] = leaf.range ?? [0n, 1n]
   if (before < least || before > most) refuse(`${where} ${field.name} = ${show(before)} does not fit ${type}`)
   const bits = BigInt.asUintN(leaf.bytes * 8, before)

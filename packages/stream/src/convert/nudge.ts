@@ -3,6 +3,7 @@
  * timer interrupt that is pending already wakes it, and it programs the next one itself. Spec: virt-vmstate.md section 5.
  */
 import type { FieldNode, StateNode, Value } from '../state/state-node.ts'
+import { integerOf } from './apply-rules.ts'
 
 const STIP = 1n << 5n
 const MTIP = 1n << 7n
@@ -31,12 +32,12 @@ export function nudgeHart(state: StateNode): StateNode {
     0n
   let pending = enabled & MTIP
   if (sstc && get(state, 'env.stimecmp') !== NEVER) pending |= enabled & STIP
-  return withValue(state, 'env.mip', (v) => BigInt(v as bigint) | pending)
+  return withValue(state, 'env.mip', (v) => v | pending)
 }
 
-function withValue(state: StateNode, name: string, change: (value: Value) => Value): StateNode {
+function withValue(state: StateNode, name: string, change: (value: bigint) => Value): StateNode {
   const fields = state.fields.map(
-    (field): FieldNode => (field.name === name ? { ...field, values: [change(field.values[0]!)] } : field),
+    (field): FieldNode => (field.name === name ? { ...field, values: [change(integerOf(field, state.name))] } : field),
   )
   return { ...state, fields }
 }

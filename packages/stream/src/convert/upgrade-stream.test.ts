@@ -105,3 +105,14 @@ describe('what has no rules', () => {
     expect([changed, dropped]).toEqual([[], []])
   })
 })
+
+it('a register that the description calls a buffer is refused', async () => {
+  const stream = load('rv72-bm-pci-smp2')
+  const text = Buffer.from(stream.buffer, stream.byteOffset, stream.length)
+  const field = '"name": "env.mip", "type": "uint64"'
+  const at = text.lastIndexOf(field)
+  expect(at).toBeGreaterThan(0)
+  text.write(field.replace('uint64', 'buffer'), at)
+  const conversion = upgrade(stream, '10.0', { nudge: true })
+  await expect(conversion).rejects.toThrow('cpu env.mip is no integer; its description is not one of stock QEMU')
+})

@@ -24,14 +24,32 @@ export function layoutByTable(
   bytes: Uint8Array,
 ): { layout: VmstateDescription; bytes: number } | undefined {
   try {
-    const codec = compileVmstate(vmstate, { engine: 'interpreted' })
+    const arrived = new Set<string>()
     const state = vmstate.createState()
     const input = bufferReader(bytes)
-    drive(input, codec.load(state, input, version))
+    drive(input, readingOnly(vmstate, version, arrived).load(state, input, version))
     const size = input.position
-    const layout = codec.describe(state)
+    const layout = readingOnly(vmstate, version, arrived, [...arrived]).describe(state)
     return { layout, bytes: size }
   } catch {
     return undefined
   }
+}
+
+/**
+ * A table without what its owner does with a state: it reads, and notes which subsections came.
+ * @param version the sender's, so that the description has the rows of that version
+ * @param only of the subsections, in this order
+ */
+function readingOnly(vmstate: Vmstate<any>, version: number, arrived: Set<string>, only?: readonly string[]) {
+  const all = vmstate.table.subsections ?? {}
+  const subsections = Object.fromEntries(
+    (only ?? Object.keys(all)).map((name) => {
+      const { preSave: _1, postSave: _2, preLoad: _3, ...sub } = all[name]!
+      return [name, { ...sub, needed: () => true, postLoad: () => void arrived.add(name) }]
+    }),
+  )
+  const none = { preSave: undefined, postSave: undefined, preLoad: undefined, postLoad: undefined }
+  const own = { ...vmstate, ...none, version: Math.min(vmstate.version, version) }
+  return compileVmstate({ ...own, table: { ...vmstate.table, ...none, subsections } }, { engine: 'interpreted' })
 }

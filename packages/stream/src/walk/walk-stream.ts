@@ -459,7 +459,12 @@ class ElementWalk {
         'nothing tells how long the section is',
         'a description at the end of the stream, section footers or a table of the device',
       )
-    return { source: 'none', bytes: yield* this.#bytesToFooter(header) }
+    const size = yield* this.#bytesToFooter(header)
+    // A virtio device is one field whose length only the footer tells; what is in it is known.
+    const virtio = /(?:^|\/)(virtio-[a-z]+)$/.exec(idstr)?.[1]
+    if (!virtio) return { source: 'none', bytes: size }
+    const fields = [{ name: 'virtio', type: 'virtio', size }]
+    return { source: 'table', bytes: size, layout: { vmsd_name: virtio, version, fields } }
   }
 
   #isFooter(at: number, sectionId: number): boolean {
