@@ -66,7 +66,9 @@ describe.skipIf(missing)('a converted stream', () => {
         expect(found.length, `${console_}${qemu.stderr}`).toBeGreaterThanOrEqual(4)
         expect(new Set(found.map(([, , errors]) => errors))).toEqual(new Set(['0000']))
         const ticks = found.map(([, t]) => Number.parseInt(t!, 16))
-        expect(ticks).toEqual(ticks.map((_, i) => ticks[0]! + 20 * i))
+        // A line is printed on the first turn of a loop after the twentieth tick: on a busy host that can be one later.
+        for (const [i, tick] of ticks.entries())
+          expect(Math.abs(tick - (ticks[0]! + 20 * i)), `${ticks}`).toBeLessThanOrEqual(2)
       } finally {
         await qemu.kill()
       }
