@@ -1,12 +1,12 @@
 import { spawn } from 'node:child_process'
-import { mkdirSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, openSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { QmpClient } from '../qmp-client.ts'
 import { UsageError } from '../usage-error.ts'
 import { writePair } from './pair-file.ts'
-import { lives, readState, type Side, writeState } from './state-file.ts'
+import { lives, living, readState, type Side, writeState } from './state-file.ts'
 
 const DEFAULT_DIR = '.emu-colo'
 const START_MS = 60_000
@@ -18,13 +18,17 @@ export function addColoCommands(program: Command): void {
   group
     .command('up')
     .description('start the pair, or a new secondary beside the machine that is left; options of emu run after --')
-    .argument('[run-options...]', 'what the guest needs, as for emu run')
+    .argument('[run-options...]', 'what the guest needs, as for emu run; {name} stands for the name of a machine')
     .option('--dir <dir>', 'where sockets, logs and the lock file are', DEFAULT_DIR)
     .option('--checkpoint-delay <ms>', 'between two checkpoints', '100')
+    .option('--heartbeat-timeout <ms>', 'without a sign of life the other side counts as lost', '1000')
     .passThroughOptions()
     .exitOverride()
-    .action((args: string[], options: { dir: string; checkpointDelay: string }) =>
-      up(resolve(options.dir), args, options.checkpointDelay),
+    .action((args: string[], options: { dir: string; checkpointDelay: string; heartbeatTimeout: string }) =>
+      up(resolve(options.dir), args, {
+        delayMs: milliseconds('--checkpoint-delay', options.checkpointDelay, 0),
+        timeoutMs: milliseconds('--heartbeat-timeout', options.heartbeatTimeout, 50),
+      }),
     )
   group
     .command('status')
@@ -42,21 +46,30 @@ export function addColoCommands(program: Command): void {
     .action((options: { dir: string }) => down(resolve(options.dir)))
 }
 
-async function up(dir: string, given: readonly string[], delayText: string): Promise<void> {
-  const delayMs = Number(delayText)
-  if (!Number.isInteger(delayMs) || delayMs < 0) throw new UsageError(`--checkpoint-delay ${delayText}: milliseconds`)
+function milliseconds(option: string, text: string, least: number): number {
+  const value = Number(text)
+  if (Number.isInteger(value) && value >= least && value <= 600_000) return value
+  throw new UsageError(`${option} ${text}: milliseconds, ${least} to 600000`)
+}
+
+async function up(
+  dir: string,
+  given: readonly string[],
+  { delayMs, timeoutMs }: { delayMs: number; timeoutMs: number },
+): Promise<void> {
   mkdirSync(dir, { recursive: true })
   const before = readState(dir)
-  const left = before?.sides.filter(lives) ?? []
+  const left = await living(before?.sides ?? [])
   if (left.length > 1) throw new UsageError(`${dir}: the pair is complete (${left.map((s) => s.name).join(', ')})`)
   if (left.length === 1 && given.length > 0) {
     throw new UsageError(`${dir}: ${left[0]!.name} runs already; a new secondary gets the options that it got`)
   }
   const { args, cwd } = left.length === 1 ? before! : { args: [...given], cwd: process.cwd() }
-  writePair(dir)
-  const first = left[0] ?? (await startSide(dir, cwd, args, [], []))
-  const second = await startSide(dir, cwd, args, [first], ['-incoming', 'defer'])
-  writeState(dir, { args, cwd, sides: [first, second] })
+  let count = before?.count ?? 0
+  writePair(dir, timeoutMs)
+  const first = left[0] ?? (await startSide(dir, cwd, args, ++count))
+  const second = await startSide(dir, cwd, args, ++count, ['-incoming', 'defer'])
+  writeState(dir, { args, cwd, count, sides: [first, second] })
 
   const [here, there] = [await QmpClient.connect(first.qmp), await QmpClient.connect(second.qmp)]
   try {
@@ -76,8 +89,8 @@ async function up(dir: string, given: readonly string[], delayText: string): Pro
     here.close()
     there.close()
   }
-  console.log(`primary    ${first.name}, process ${first.pid}, console ${first.console}`)
-  console.log(`secondary  ${second.name}, process ${second.pid}, console ${second.console}`)
+  console.log(`primary    ${first.name}, process ${first.pid}, console ${first.serial}`)
+  console.log(`secondary  ${second.name}, process ${second.pid}, console ${second.serial}`)
   console.log(`a checkpoint every ${delayMs} ms; whichever is lost, the other goes on`)
 }
 
@@ -85,30 +98,19 @@ async function startSide(
   dir: string,
   cwd: string,
   args: readonly string[],
-  others: readonly Side[],
-  more: string[],
+  number: number,
+  more: readonly string[] = [],
 ): Promise<Side> {
-  const names = others.map(({ name }) => name)
-  let n = 1
-  while (names.includes(`m${n}`)) n++
-  const name = `m${n}`
-  const [qmp, console_, log] = ['qmp', 'console', 'log'].map((kind) => join(dir, `${name}.${kind}`)) as [
-    string,
-    string,
-    string,
-  ]
+  const name = `m${number}`
+  const fileOf = (kind: string) => join(dir, `${name}.${kind}`)
+  const [qmp, log] = [fileOf('qmp'), fileOf('log')]
+  const own = args.map((arg) => arg.replaceAll('{name}', name))
+  const given = own.findLastIndex((arg) => /^--?serial$/.test(arg))
+  const serial = given < 0 ? `file:${fileOf('console')}` : own[given + 1]!
   const options = [
-    'run',
-    ...args,
-    ...more,
-    '-serial',
-    `file:${console_}`,
-    '-qmp',
-    `unix:${qmp},server=on,wait=off`,
-    '-colo',
-    `dir=${dir.replaceAll(',', ',,')}`,
+    ...['run', ...own, ...more],
+    ...['-serial', serial, '-qmp', `unix:${qmp},server=on,wait=off`, '-colo', `dir=${dir.replaceAll(',', ',,')}`],
   ]
-  rmSync(qmp, { force: true }) // of a machine that was killed
   const out = openSync(log, 'w')
   const child = spawn(process.execPath, [...process.execArgv, process.argv[1]!, ...options], {
     cwd,
@@ -122,7 +124,7 @@ async function startSide(
   child.unref()
   const client = await Promise.race([QmpClient.connect(qmp), ended])
   client.close()
-  return { name, pid: child.pid!, qmp, console: console_, log }
+  return { name, pid: child.pid!, qmp, serial, log }
 }
 
 const tail = (log: string): string => readFileSync(log, 'utf8').trimEnd().split('\n').slice(-5).join('\n')
@@ -131,7 +133,7 @@ async function status(dir: string): Promise<void> {
   const state = readState(dir)
   if (!state) throw new UsageError(`${dir}: nothing was started there (emu colo up)`)
   for (const side of state.sides) {
-    if (!lives(side)) {
+    if (!(await lives(side))) {
       console.log(`${side.name}  gone`)
       continue
     }
@@ -141,7 +143,7 @@ async function status(dir: string): Promise<void> {
     client.close()
     const role =
       colo.mode === 'none' ? (colo['last-mode'] === 'none' ? 'alone' : `alone, was ${colo['last-mode']}`) : colo.mode
-    console.log(`${side.name}  ${role}  guest ${vm.status}  process ${side.pid}  console ${side.console}`)
+    console.log(`${side.name}  ${role}  guest ${vm.status}  process ${side.pid}  console ${side.serial}`)
   }
 }
 
@@ -150,7 +152,7 @@ async function down(dir: string): Promise<void> {
   if (!state) throw new UsageError(`${dir}: nothing was started there (emu colo up)`)
   // The primary first: it takes the fence with it, so that the secondary does not bring the guest back.
   const roles = new Map<Side, string>()
-  for (const side of state.sides.filter(lives)) {
+  for (const side of await living(state.sides)) {
     const client = await QmpClient.connect(side.qmp)
     roles.set(side, (await client.execute('query-colo-status')).mode)
     client.close()
@@ -159,11 +161,11 @@ async function down(dir: string): Promise<void> {
     .sort(([, a], [, b]) => Number(b === 'primary') - Number(a === 'primary'))
     .map(([side]) => side)
   for (const side of order) {
-    if (!lives(side)) continue
+    if (!(await lives(side))) continue
     const client = await QmpClient.connect(side.qmp).catch(() => undefined)
     await client?.execute('quit').catch(() => {})
     client?.close()
-    for (const end = performance.now() + END_MS; lives(side); await delay(20)) {
+    for (const end = performance.now() + END_MS; await lives(side); await delay(20)) {
       if (performance.now() > end) throw new UsageError(`${side.name} (process ${side.pid}) does not end`)
     }
     console.log(`${side.name}  ended`)

@@ -29,13 +29,14 @@ export function readPair(dir: string): Pair {
 }
 
 /** A new pair, of which both sides run on this host. */
-export function writePair(dir: string): Pair {
+export function writePair(dir: string, timeoutMs: number): Pair {
   const session = randomBytes(16).toString('hex')
   const name = session.slice(0, 8)
   const pair = pairSchema.parse({
     session,
     fence: join(dir, `fence-${name}`),
     heartbeats: [`unix:${join(dir, `hb-${name}-1.sock`)}`, `unix:${join(dir, `hb-${name}-2.sock`)}`],
+    timeoutMs,
   })
   const fresh = join(dir, `pair-${name}.json`)
   writeFileSync(fresh, `${JSON.stringify(pair, null, 2)}\n`, { mode: 0o600 })

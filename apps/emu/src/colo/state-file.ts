@@ -1,4 +1,5 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { UsageError } from '../usage-error.ts'
@@ -8,14 +9,16 @@ const stateSchema = z.strictObject({
   args: z.array(z.string()),
   /** What relative paths in them mean. */
   cwd: z.string(),
+  /** How many machines there have been; the next one's name. */
+  count: z.int().min(0),
   sides: z.array(
     z.strictObject({
       name: z.string(),
       pid: z.int().positive(),
       /** Socket. */
       qmp: z.string(),
-      /** What the guest prints while it lives there. */
-      console: z.string(),
+      /** As in `-serial`: what the guest prints while it lives there. */
+      serial: z.string(),
       /** stderr of the process. */
       log: z.string(),
     }),
@@ -48,11 +51,16 @@ export function writeState(dir: string, state: ColoState): void {
   renameSync(`${pathIn(dir)}.new`, pathIn(dir))
 }
 
-export function lives({ pid }: Side): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
+/** Whether it answers. Its process number does not say: it may be dead and not waited for yet, or somebody else's by now. */
+export function lives({ qmp }: Side): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(qmp)
+    socket.once('connect', () => resolve(true)).once('error', () => resolve(false))
+    socket.once('connect', () => socket.destroy())
+  })
+}
+
+export async function living(sides: readonly Side[]): Promise<Side[]> {
+  const alive = await Promise.all(sides.map(lives))
+  return sides.filter((_, i) => alive[i])
 }

@@ -12,7 +12,7 @@ import { type Channel, silentLogger } from '@ferryvm/core'
 import { createGuestMonitor, embeddedGuestImage } from '@ferryvm/embedded-guest'
 import { unix } from '@ferryvm/transport-socket'
 import { afterAll, describe, expect, it } from 'vitest'
-import { createDisk, createVm, diskBehindIommu, type TestVm } from './harness/vm.ts'
+import { createDisk, createVm, diskBehindIommu, type TestVm } from '../harness/vm.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'ferryvm-colo-'))
 afterAll(() => rmSync(folder, { recursive: true }))
