@@ -4,6 +4,7 @@ import { buildGuestFiles, guestFilesMissing } from './guest-files.ts'
 import { LinuxMachine, ours, stockQemu } from './linux-machine.ts'
 import { measureProgram, ratios, summary } from './measure-programs.ts'
 import { OptionError, parseOptions } from './options.ts'
+import { measurePeer, peerMissing } from './peer.ts'
 import { commandLine, PROGRAMS } from './programs.ts'
 
 const withQemu = stockQemuMissing()
@@ -52,6 +53,31 @@ describe.skipIf(missing)(
     })
   },
 )
+
+const withoutX86 = peerMissing()
+
+describe.skipIf(withoutX86)(`bench cpu --peer v86${withoutX86 ? ` (skipped: ${withoutX86})` : ''}`, () => {
+  it('runs the same sources on v86, with equal results', { timeout: 120_000 }, async () => {
+    const scratch = scratchFolder()
+    const lines: string[] = []
+    try {
+      await measurePeer({
+        options: parseOptions(['--peer', 'v86', '--repeat', '1', '--scale', '0.003'])!,
+        folder: scratch.path,
+        subjects: [ours()],
+        reference: stockQemu(stockQemuCommand),
+        files: { bios: '', kernel: '', initrd: '' },
+        report: (line) => void lines.push(line),
+      })
+    } finally {
+      scratch.remove()
+    }
+    expect(lines.map((line) => line.split(/ +/)[1])).toEqual(
+      expect.arrayContaining(['mix', 'dhry', 'crc', 'nbody-unfused', 'chase', 'geometric']),
+    )
+    for (const line of lines) expect(line).toMatch(/ \d+\.\d\dx/)
+  })
+})
 
 describe('the options of bench cpu', () => {
   it('choose programs, machines and sections', () => {

@@ -10,6 +10,7 @@ import { type Emulator, GuestError, LinuxMachine, ours, stockQemu } from './linu
 import { measureProgram, medianMs, type ProgramSamples, ratios, summary } from './measure-programs.ts'
 import { measureMigration } from './migration.ts'
 import { HELP, OptionError, parseOptions } from './options.ts'
+import { measurePeer } from './peer.ts'
 import { measureParallel } from './smp.ts'
 import { spread } from './statistics.ts'
 
@@ -41,7 +42,7 @@ export default async function cpuBench(report: (line: string) => void, args: rea
     if (sections.has('memory')) results.memory = await memory(bench)
     if (sections.has('smp')) results.smp = await measureParallel(bench)
     if (sections.has('migration')) results.migration = await measureMigration(bench)
-    if (sections.has('peer')) throw new GuestError('--peer v86: there is no measurement of it yet')
+    if (sections.has('peer')) results.peer = await measurePeer(bench)
     if (options.json) writeFileSync(options.json, `${JSON.stringify(results, undefined, 2)}\n`)
   } catch (error) {
     if (!(error instanceof GuestError)) throw error

@@ -9,6 +9,7 @@
 void *memcpy(void *to, const void *from, __SIZE_TYPE__ size);
 void *memset(void *to, int value, __SIZE_TYPE__ size);
 
+#ifdef __riscv
 /* mtime, 10 MHz. */
 static inline uint64_t now(void) {
   uint64_t t;
@@ -21,6 +22,14 @@ static inline uint64_t instructions(void) {
   __asm__ volatile("csrr %0, minstret" : "=r"(n)::"memory");
   return n;
 }
+#else
+/* The time-stamp counter. */
+static inline uint64_t now(void) {
+  uint64_t t;
+  __asm__ volatile("rdtsc" : "=A"(t)::"memory");
+  return t;
+}
+#endif
 
 /* The 16550's registers, a byte each. */
 #define UART ((volatile uint8_t *)0x10000000)
