@@ -22,7 +22,14 @@ interface Way extends MigrationSettings {
   readonly guest?: EmbeddedGuestOptions
   /** Nothing goes on before this holds for the sender's `query-migrate`; then the guest may go. */
   readonly until?: (info: any) => boolean
+  /** That it was used at all: asked of a stock sender's, and our, `query-migrate` at the end. */
+  readonly proof?: (info: any) => void
 }
+
+const BOTH: readonly (readonly PeerKind[])[] = [
+  ['emu-7.2', '7.2', 'emu-7.2'],
+  ['emu-10.0', '10.0', 'emu-10.0'],
+]
 
 /** A 7.2 that sends is not asked what became of the guest: it loses writes of a guest that writes much while it looks at its dirty log again and again, also to 7.2. */
 const WRITING: readonly (readonly PeerKind[])[] = [
@@ -52,6 +59,19 @@ const ways: readonly Way[] = [
     guest: PAGE_TOUCHING,
     until: (info) => info['cpu-throttle-percentage'] >= 50,
   },
+  ...(['none', 'zlib', 'zstd'] as const).map((method) => ({
+    name: `multifd, ${method}`,
+    chains: BOTH,
+    capabilities: ['multifd'],
+    parameters: { 'multifd-channels': 3, 'multifd-compression': method },
+    proof: (info: any) => expect(info.ram['multifd-bytes']).toBeGreaterThan(MiB / 8),
+  })),
+  ...(['legacy', 'none'] as const).map((detection) => ({
+    name: `multifd, zero-page-detection ${detection}`,
+    chains: [['emu-10.0', '10.0', 'emu-10.0']] as const,
+    capabilities: ['multifd'],
+    parameters: { 'zero-page-detection': detection },
+  })),
 ]
 
 async function until(from: Peer, holds: (info: any) => boolean, limitMs = 30_000): Promise<void> {
@@ -88,9 +108,10 @@ describe.skipIf(no72)('memory between emu and stock QEMU', { timeout: 90_000 }, 
             await here.configure(way)
             await there.configure(way)
             await movePeer(here, there, undefined, async (from) => {
-              if (!way.until) return
-              await until(from, way.until)
+              if (way.until) await until(from, way.until)
               await from.configure({ parameters: { 'max-bandwidth': 0, 'downtime-limit': 2000 } })
+              await until(from, (info) => info.status === 'completed')
+              way.proof?.(await from.info())
             })
             here = there
             const { lines } = guest

@@ -1,6 +1,7 @@
 import { truncateSync, writeFileSync } from 'node:fs'
 import { type VirtBoardOptions, virtBoard } from '@ferryvm/board-virt'
 import type { DeviceSpec, Machine } from '@ferryvm/core'
+import { nodeCompressions } from '@ferryvm/core/node'
 import { intelIommu } from '@ferryvm/devices-iommu'
 import { virtioBlk } from '@ferryvm/devices-virtio'
 import { rawFile } from '@ferryvm/devices-virtio/node'
@@ -40,7 +41,12 @@ export async function createVm({ onOutput, migrationOptions, ...board }: TestVmO
       },
     }),
   )
-  const migration = createMigration({ machine, transports: [tcp(), unix(), exec(), fd(), file()], ...migrationOptions })
+  const migration = createMigration({
+    machine,
+    transports: [tcp(), unix(), exec(), fd(), file()],
+    compressions: nodeCompressions,
+    ...migrationOptions,
+  })
   return {
     machine,
     migration,

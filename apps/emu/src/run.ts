@@ -1,5 +1,6 @@
 import { createServer } from 'node:net'
 import type { Logger, Machine } from '@ferryvm/core'
+import { nodeCompressions } from '@ferryvm/core/node'
 import { createMigration, type Migration } from '@ferryvm/migration'
 import { createMonitor } from '@ferryvm/monitor'
 import { exec } from '@ferryvm/transport-exec'
@@ -50,6 +51,7 @@ export async function run(options: RunOptions): Promise<void> {
     uuid:
       options.uuid === undefined ? undefined : Uint8Array.from(Buffer.from(options.uuid.replaceAll('-', ''), 'hex')),
     transports,
+    compressions: nodeCompressions,
     channelLayers: tlsChannelLayers(objects),
     plaintextFrom: options.allowPlaintext ? 'anywhere' : 'loopback',
     log,

@@ -23,7 +23,7 @@ export interface VirtProfileFacts {
   readonly fwCfgEarly: boolean
   /** Knows the ACPI tables' RAM blocks and sections, so they may be sent. */
   readonly acpi: boolean
-  readonly stream: Pick<StreamSettings, 'sendSwitchoverStart' | 'preemptAtSetup'>
+  readonly stream: Pick<StreamSettings, 'sendSwitchoverStart' | 'preemptAtSetup' | 'multifdBefore82'>
 }
 
 export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
@@ -35,7 +35,7 @@ export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
     startsAtEntry: false,
     fwCfgEarly: false,
     acpi: false,
-    stream: { sendSwitchoverStart: false, preemptAtSetup: true },
+    stream: { sendSwitchoverStart: false, preemptAtSetup: true, multifdBefore82: true },
   },
   'qemu-10.0': {
     cpu: PROFILES['qemu-10.0'],
@@ -45,6 +45,6 @@ export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
     startsAtEntry: true,
     fwCfgEarly: true,
     acpi: true,
-    stream: { sendSwitchoverStart: true, preemptAtSetup: false },
+    stream: { sendSwitchoverStart: true, preemptAtSetup: false, multifdBefore82: false },
   },
 }

@@ -7,6 +7,7 @@ it('exports these values', () => {
   expect(Object.keys(core).sort()).toEqual([
     'COMMANDS',
     'ChannelClosedError',
+    'CompressionError',
     'ConfigurationError',
     'DEFAULT_MAX_BYTES',
     'DEFAULT_MAX_ELEMENTS',
@@ -161,5 +162,5 @@ it('exports these values', () => {
 })
 
 it('exports these values for Node', () => {
-  expect(Object.keys(node).sort()).toEqual(['fromDuplex', 'fromFd'])
+  expect(Object.keys(node).sort()).toEqual(['fromDuplex', 'fromFd', 'nodeCompressions'])
 })

@@ -33,6 +33,13 @@ export { singleChannelListener } from './channel/single-channel-listener.ts'
 export type { ChannelLayer, Listener, Transport, TransportContext } from './channel/transport.ts'
 export { fromWebStreams, type WebStreamPair } from './channel/web-streams.ts'
 export { hostNs, readVirtualNs, type Timer, VirtualClock, virtualNsReader } from './clock/virtual-clock.ts'
+export type {
+  Compression,
+  CompressionMethod,
+  Compressions,
+  Compressor,
+  Decompressor,
+} from './compression/compression.ts'
 export type { Cpu, CpuContext, CpuSpec, HartPort, HartSample, HartSampler } from './cpu/cpu.ts'
 export type { CharBackend } from './device/char-backend.ts'
 export {
@@ -61,6 +68,7 @@ export { type Logger, silentLogger } from './device/logger.ts'
 export { gatedBackend, OutputGate } from './device/output-gate.ts'
 export type { SchemaResult, StandardSchema } from './device/standard-schema.ts'
 export { ChannelClosedError, UnsupportedFeatureError } from './errors/channel-error.ts'
+export { CompressionError } from './errors/compression-error.ts'
 export { DeviceConfigError, DeviceHookError } from './errors/device-error.ts'
 export { FerryError } from './errors/ferry-error.ts'
 export { DuplicateSectionError, RegistrySealedError } from './errors/registry-error.ts'

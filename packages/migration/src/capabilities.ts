@@ -34,6 +34,7 @@ const IMPLEMENTED: ReadonlySet<Capability> = new Set([
   'xbzrle',
   'rdma-pin-all',
   'auto-converge',
+  'multifd',
   'zero-blocks',
   'events',
   'postcopy-ram',

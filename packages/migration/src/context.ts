@@ -1,5 +1,6 @@
 import {
   type ChannelLayer,
+  type Compressions,
   type GlobalState,
   type Logger,
   type Machine,
@@ -15,9 +16,10 @@ import type { Colo } from './colo-link.ts'
 import { MigrationUriError } from './errors.ts'
 import { type GuardOptions, guardedListener } from './guarded-listener.ts'
 import type { Parameters } from './parameters.ts'
-import type { PageEncoder } from './ram/page-encoding.ts'
+import type { PageEncodings } from './ram/encodings.ts'
 import type { RamLoader } from './ram/ram-load.ts'
 import type { RamSaver } from './ram/ram-save.ts'
+import type { IsZeroPage } from './ram/zero-page.ts'
 import type { MigrationStatus } from './status.ts'
 
 /** What both directions of one machine's migration share. */
@@ -33,8 +35,10 @@ export interface MigrationContext {
   readonly colo: Colo | undefined
   readonly ramSaver: RamSaver
   readonly ramLoader: RamLoader
+  readonly isZero: IsZeroPage
+  readonly compressions: Compressions
   /** For a migration that begins, over a channel that may move pages itself. */
-  encoders(sender: RamHookSender | undefined): readonly PageEncoder[]
+  encodings(sender: RamHookSender | undefined): PageEncodings
   readonly globalState: GlobalState
   /** The running outgoing migration's part of the RAM handler's hooks. */
   outgoing: { limited(): boolean; check(): void; synced(dirtiedPages: number): void } | undefined
@@ -76,6 +80,13 @@ export function resolveUri(
     throw new MigrationUriError(uri, `the scheme "${scheme}" ${known} (available: ${have})`)
   }
   return { transport, address: transport.parseAddress(uri.slice(colon + 1)) }
+}
+
+/** @throws MigrationUriError the transport cannot do what a capability needs */
+export function checkTransport({ capabilities }: MigrationContext, transport: Transport<any>, uri: string): void {
+  if (capabilities.get('multifd') && !transport.features.has('multi-channel')) {
+    throw new MigrationUriError(uri, 'multifd needs a transport with further channels, such as tcp: or unix:')
+  }
 }
 
 /** Asks for the layers when a connection is made or waited for, so that a refusal is that migration's failure. */

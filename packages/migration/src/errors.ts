@@ -15,6 +15,19 @@ export class MigrationBlockedError extends FerryError {
   }
 }
 
+/** A further channel of a multifd migration is not what it should be. `channel`: its number, if it has one. */
+export class MultifdError extends FerryError {
+  readonly code = 'FERRY_MIGRATION_MULTIFD'
+  readonly channel: number | undefined
+  /** In that channel, bytes. */
+  readonly offset: number
+  constructor(channel: number | undefined, problem: string, offset: number, options?: ErrorOptions) {
+    super(`multifd${channel === undefined ? '' : ` channel ${channel}`}: ${problem} (offset ${offset})`, options)
+    this.channel = channel
+    this.offset = offset
+  }
+}
+
 /** The URI names no transport that this process has, or one that lacks what a capability needs. */
 export class MigrationUriError extends FerryError {
   readonly code = 'FERRY_MIGRATION_URI'

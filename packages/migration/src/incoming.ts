@@ -15,6 +15,9 @@ import {
 import { secondaryLink } from './colo-link.ts'
 import { configurationOf, type MigrationContext, uriOf } from './context.ts'
 import { MigrationCancelledError } from './errors.ts'
+import { acceptChannels } from './multifd/accept-channels.ts'
+import { IncomingMultifd } from './multifd/incoming-multifd.ts'
+import type { MultifdCompression } from './multifd/multifd-packet.ts'
 import { IncomingPostcopy } from './postcopy/incoming-postcopy.ts'
 import { ReturnPathSender } from './return-path.ts'
 
@@ -25,6 +28,7 @@ export class IncomingMigration {
   #listener: Listener<unknown> | undefined
   #channel: Channel | undefined
   #returnPath: ReturnPathSender | undefined
+  #multifd: IncomingMultifd | undefined
   readonly postcopy: IncomingPostcopy
   #colo = false
   /** There is no way back. */
@@ -59,16 +63,18 @@ export class IncomingMigration {
     const context = this.#context
     const seal = context.machine.sections.seal()
     try {
-      const channel = await this.#accept()
+      const { channel, reader } = await this.#accept()
       this.#channel = channel
       context.setStatus('active')
-      await this.#load(channel)
+      await this.#load(channel, reader)
       context.setStatus('completed')
+      await this.#multifd?.close()
       await channel.close().catch(() => {})
     } catch (error) {
       const reason = this.#abort.signal.aborted ? this.#abort.signal.reason : error
       await this.#returnPath?.shut(1).catch(() => {})
       await this.#channel?.close(reason).catch(() => {})
+      await this.#multifd?.close(reason)
       context.machine.memory.missing.giveUp()
       context.fail(reason)
       throw reason
@@ -84,17 +90,43 @@ export class IncomingMigration {
     this.#abort.abort(reason)
     await this.#listener?.[Symbol.asyncDispose]()
     await this.#channel?.close(reason).catch(() => {})
+    await this.#multifd?.close(reason)
   }
 
-  async #accept(): Promise<Channel> {
+  async #accept(): Promise<{ channel: Channel; reader: QEMUFileReader }> {
     const channels = this.#listener![Symbol.asyncIterator]()
+    if (this.#context.capabilities.get('multifd')) {
+      this.#multifd = this.#incomingMultifd()
+      const main = await acceptChannels(channels, this.#multifd, {
+        channels: this.#context.parameters.values['multifd-channels'],
+        log: this.#context.log,
+        signal: this.#abort.signal,
+      })
+      await this.#listener![Symbol.asyncDispose]()
+      return main
+    }
     const first = await channels.next()
     if (!first.done) {
       void this.#acceptUrgent(channels).catch(() => {})
-      return first.value
+      return { channel: first.value, reader: createQEMUFileReader(first.value) }
     }
     this.#abort.signal.throwIfAborted()
     throw new MigrationCancelledError('the listener was closed')
+  }
+
+  #incomingMultifd(): IncomingMultifd {
+    const { compressions, isZero, machine, parameters, ramLoader, uuid } = this.#context
+    const method = parameters.values['multifd-compression'] as MultifdCompression
+    return new IncomingMultifd({
+      channels: parameters.values['multifd-channels'],
+      uuid,
+      memory: machine.memory,
+      isZero,
+      method,
+      createDecompressor: method === 'none' ? undefined : () => compressions[method]!.createDecompressor(),
+      stats: ramLoader.stats,
+      failed: (error) => void this.cancel(error),
+    })
   }
 
   /** Later connections are refused: one machine arrives once. */
@@ -106,13 +138,12 @@ export class IncomingMigration {
     await this.#listener![Symbol.asyncDispose]()
   }
 
-  async #load(channel: Channel): Promise<void> {
+  async #load(channel: Channel, reader: QEMUFileReader): Promise<void> {
     const context = this.#context
     const { machine, globalState, ramLoader } = context
     const { receiver } = channel.ramHooks ?? {}
-    ramLoader.begin({ hook: receiver && ((blocks) => receiver.receive(blocks)) })
+    ramLoader.begin({ ...this.#multifd?.session, hook: receiver && ((blocks) => receiver.receive(blocks)) })
     setGlobalRunState(globalState, 'running') // what a sender without that section means
-    const reader = createQEMUFileReader(channel)
     let current = { channel, reader }
     const loader = new StreamLoader(reader, machine.sections, {
       ...this.#loaderOptions(),

@@ -33,6 +33,7 @@ export {
   MigrationCancelledError,
   MigrationStateError,
   MigrationUriError,
+  MultifdError,
   ParameterError,
   ReturnPathError,
   UnwelcomePeerError,

@@ -95,7 +95,7 @@ export function outgoingInfo(status: MigrationStatus, run: OutgoingMigration, ra
     'dirty-sync-count': ram.stats.syncCount,
     'postcopy-requests': pages?.stats.requests ?? 0,
     'page-size': PAGE_BYTES,
-    'multifd-bytes': 0,
+    'multifd-bytes': run.multifdBytes,
     'pages-per-second': Math.round(stats.pagesPerSecond),
     'precopy-bytes': completed || pages ? stats.precopyBytes : transferred,
     'downtime-bytes': completed || pages ? stats.downtimeBytes : 0,

@@ -1,5 +1,6 @@
 import {
   type ChannelLayer,
+  type Compressions,
   globalStateVmstate,
   type Logger,
   type Machine,
@@ -10,13 +11,13 @@ import {
 } from '@ferryvm/core'
 import { Capabilities, type Capability } from './capabilities.ts'
 import type { Colo } from './colo-link.ts'
-import { type MigrationContext, resolveUri, withChannelLayers } from './context.ts'
+import { checkTransport, type MigrationContext, resolveUri, withChannelLayers } from './context.ts'
 import { MigrationBlockedError, MigrationCancelledError, MigrationStateError } from './errors.ts'
 import { IncomingMigration } from './incoming.ts'
 import { forecast, type MigrationForecast, type MigrationInfo, outgoingInfo, type SocketAddressInfo } from './info.ts'
 import { OutgoingMigration } from './outgoing.ts'
 import { Parameters, type ParameterValues } from './parameters.ts'
-import { pageEncoders } from './ram/encodings.ts'
+import { pageEncodings } from './ram/encodings.ts'
 import { RamLoader } from './ram/ram-load.ts'
 import { RAM_SECTION_VERSION } from './ram/ram-records.ts'
 import { RamSaver } from './ram/ram-save.ts'
@@ -45,6 +46,11 @@ export interface MigrationOptions {
    * capability `return-path` is off: what a destination fails on may already have left our buffers. Default true.
    */
   readonly confirmCompletion?: boolean
+  /**
+   * Compressors for multifd: `nodeCompressions` of `@ferryvm/core/node`, or others. Without them the parameters that ask for one
+   * are refused.
+   */
+  readonly compressions?: Compressions
   /**
    * What wraps every channel of a migration, asked when one begins: TLS, if the parameters `tls-creds`, `tls-hostname`
    * and `tls-authz` say so. Whatever it throws fails that migration before a connection is made. Without it those parameters are refused.
@@ -145,7 +151,9 @@ export function createMigration(options: MigrationOptions): Migration {
   const emit = <E extends keyof MigrationEvents>(event: E, ...args: Parameters_<MigrationEvents[E]>) => {
     for (const listener of [...listeners[event]]) (listener as (...a: unknown[]) => void)(...args)
   }
-  const parameters = new Parameters(options.channelLayers !== undefined)
+  const { compressions = {} } = options
+  const settings = { ...machine.stream, ...options.settings }
+  const parameters = new Parameters(options.channelLayers !== undefined, Object.keys(compressions))
   const capabilities = new Capabilities(options.colo ? ['x-colo'] : [])
   const isZero = createZeroPageTest(machine.memory)
   const blocks = () => machine.migratableBlocks()
@@ -181,16 +189,21 @@ export function createMigration(options: MigrationOptions): Migration {
     log,
     ramSaver,
     ramLoader,
-    settings: { ...machine.stream, ...options.settings },
+    settings,
     uuid: options.uuid,
     confirmCompletion: options.confirmCompletion ?? true,
-    encoders: (sender) =>
-      pageEncoders({
+    isZero,
+    compressions,
+    encodings: (sender) =>
+      pageEncodings({
         memory: machine.memory,
         isZero,
         sender,
         capability: (name) => capabilities.get(name),
         parameters: parameters.values,
+        compressions,
+        settings,
+        uuid: options.uuid,
       }),
     colo: options.colo,
     globalState: globalStateVmstate.createState(),
@@ -240,6 +253,7 @@ export function createMigration(options: MigrationOptions): Migration {
     if (!outgoing?.postcopy || status !== 'postcopy-paused')
       throw new MigrationStateError('no paused postcopy migration could be resumed')
     const { transport, address } = resolveUri(transports, uri)
+    checkTransport(context, transport, uri)
     outgoing.postcopy.resume(layered(transport, address, 'client'), address)
     return { done: outgoingDone! }
   }
@@ -293,6 +307,7 @@ export function createMigration(options: MigrationOptions): Migration {
       const { blockers } = machine.sections
       if (blockers.length > 0) throw new MigrationBlockedError(blockers)
       const { transport, address } = resolveUri(transports, uri)
+      checkTransport(context, transport, uri)
       status = 'none'
       error = undefined
       incoming = undefined
@@ -316,6 +331,7 @@ export function createMigration(options: MigrationOptions): Migration {
       if (!incoming || status !== 'postcopy-paused')
         throw new MigrationStateError('migrate-recover: no paused postcopy migration waits here')
       const { transport, address } = resolveUri(transports, uri)
+      checkTransport(context, transport, uri)
       const actual = await incoming.postcopy.recover(layered(transport, address, 'server'), address, uri)
       listening = socketAddressInfo(actual)
       return actual
@@ -343,6 +359,7 @@ export function createMigration(options: MigrationOptions): Migration {
       const { blockers } = machine.sections
       if (blockers.length > 0) throw new MigrationBlockedError(blockers)
       const { transport, address } = resolveUri(transports, uri)
+      checkTransport(context, transport, uri)
       if (incomingOptions.autostart !== undefined) autostart = incomingOptions.autostart
       const run = new IncomingMigration(context, autostart)
       status = 'none'

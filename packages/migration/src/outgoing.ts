@@ -13,6 +13,7 @@ import { Bandwidth } from './bandwidth.ts'
 import { primaryLink } from './colo-link.ts'
 import { configurationOf, type MigrationContext } from './context.ts'
 import { MigrationCancelledError, MigrationStateError } from './errors.ts'
+import type { OutgoingMultifd } from './multifd/outgoing-multifd.ts'
 import { OutgoingPostcopy, type PostcopyLink } from './postcopy/outgoing-postcopy.ts'
 import { PageSource } from './postcopy/page-source.ts'
 import { receiveReturnPath } from './return-path.ts'
@@ -60,6 +61,7 @@ export class OutgoingMigration {
   #halt: { before: RunState; beganMs: number; bytes: number; done: Promise<void> } | undefined
   #windowPages = 0
   #converge: AutoConverge | undefined
+  #multifd: OutgoingMultifd | undefined
   #syncedMs = 0
 
   constructor(context: MigrationContext) {
@@ -82,6 +84,11 @@ export class OutgoingMigration {
 
   get bytesAccepted(): number {
     return this.#streamBytes + this.#context.ramSaver.bytesBeside
+  }
+
+  /** Of them, those over the further channels of multifd. */
+  get multifdBytes(): number {
+    return this.#multifd?.bytesBeside ?? 0
   }
 
   get #streamBytes(): number {
@@ -140,7 +147,11 @@ export class OutgoingMigration {
       const { log, capabilities } = context
       const channel = await transport.connect(address, { signal, log, capabilities: capabilities.on })
       this.#channel = channel
-      context.ramSaver.use(context.encoders(channel.ramHooks?.sender))
+      const { encoders, multifd } = context.encodings(channel.ramHooks?.sender)
+      context.ramSaver.use(encoders)
+      this.#multifd = multifd
+      signal.throwIfAborted()
+      await multifd?.open(transport, address, { signal, log, capabilities: capabilities.on })
       signal.throwIfAborted()
       if (context.capabilities.get('postcopy-ram')) this.#postcopy = this.#preparePostcopy(transport, address)
       const pair = await this.#send(channel)
@@ -153,6 +164,7 @@ export class OutgoingMigration {
       context.ramSaver.cleanup()
       if (!pair) context.machine.setRunState('postmigrate')
       context.setStatus('completed')
+      await multifd?.close()
       await channel.close().catch(() => {})
     } catch (error) {
       const reason = signal.aborted ? signal.reason : error
@@ -398,6 +410,7 @@ export class OutgoingMigration {
   #giveUp(reason: Error): void {
     if (this.#phase === 'committed' || this.#phase === 'postcopy' || this.#abort.signal.aborted) return
     this.#abort.abort(reason)
+    void this.#multifd?.close(reason)
     void this.#channel?.close(reason).catch(() => {})
   }
 
@@ -426,7 +439,7 @@ export class OutgoingMigration {
     const halt = this.#halt
     this.#finish()
     this.stats.downtimeMs = undefined
-    const closed = this.#channel?.close(error).catch(() => {})
+    const closed = Promise.all([this.#channel?.close(error).catch(() => {}), this.#multifd?.close(error)])
     ramSaver.cleanup()
     if (halt) {
       await halt.done.catch((stopError: unknown) => log.warn('the machine did not stop cleanly', { stopError }))

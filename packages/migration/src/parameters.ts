@@ -45,10 +45,14 @@ export const PARAMETERS = {
   'downtime-limit': { kind: int(0, 2_000_000), default: 300, unit: 'ms', implemented: true },
   'x-checkpoint-delay': { kind: int(0, 2 ** 32 - 1), default: 20_000, unit: 'ms', implemented: true },
   'block-incremental': { kind: { type: 'bool' }, default: false },
-  'multifd-channels': { kind: int(1, 255), default: 2 },
-  'multifd-compression': { kind: { type: 'enum', values: ['none', 'zlib', 'zstd'] }, default: 'none' },
-  'multifd-zlib-level': { kind: int(0, 9), default: 1 },
-  'multifd-zstd-level': { kind: int(0, 20), default: 1 },
+  'multifd-channels': { kind: int(1, 255), default: 2, implemented: true },
+  'multifd-compression': {
+    kind: { type: 'enum', values: ['none', 'zlib', 'zstd'] },
+    default: 'none',
+    implemented: true,
+  },
+  'multifd-zlib-level': { kind: int(0, 9), default: 1, implemented: true },
+  'multifd-zstd-level': { kind: int(0, 20), default: 1, implemented: true },
   'multifd-qatzip-level': { kind: int(1, 9), default: 1 },
   'xbzrle-cache-size': {
     kind: { type: 'size', min: 4096, max: 2 ** 31, powerOfTwo: true },
@@ -61,7 +65,11 @@ export const PARAMETERS = {
   'x-vcpu-dirty-limit-period': { kind: int(1, 1000), default: 1000, unit: 'ms' },
   'vcpu-dirty-limit': { kind: size(MAX_SIZE, 1), default: 1, unit: 'MB/s' },
   mode: { kind: { type: 'enum', values: ['normal', 'cpr-reboot', 'cpr-transfer'] }, default: 'normal' },
-  'zero-page-detection': { kind: { type: 'enum', values: ['none', 'legacy', 'multifd'] }, default: 'multifd' },
+  'zero-page-detection': {
+    kind: { type: 'enum', values: ['none', 'legacy', 'multifd'] },
+    default: 'multifd',
+    implemented: true,
+  },
   'direct-io': { kind: { type: 'bool' }, default: false },
 } as const satisfies Record<string, ParameterDefinition>
 
@@ -82,10 +90,15 @@ const definitionOf = (name: string): ParameterDefinition | undefined =>
 export class Parameters {
   readonly values: ParameterValues
   readonly #withLayers: boolean
+  readonly #compressions: readonly string[]
 
-  /** @param withLayers somebody looks at the parameters that ask for a channel layer */
-  constructor(withLayers = false) {
+  /**
+   * @param withLayers somebody looks at the parameters that ask for a channel layer
+   * @param compressions methods that there are, beside `none`
+   */
+  constructor(withLayers = false, compressions: readonly string[] = []) {
     this.#withLayers = withLayers
+    this.#compressions = compressions
     this.values = Object.fromEntries(
       Object.entries(PARAMETERS).map(([name, d]) => [name, d.default]),
     ) as ParameterValues
@@ -107,6 +120,11 @@ export class Parameters {
       }
       return [[name, checked] as const]
     })
+    const method = changes['multifd-compression']
+    if (typeof method === 'string' && method !== 'none' && !this.#compressions.includes(method)) {
+      const have = ['none', ...this.#compressions].join(', ')
+      throw new ParameterError('multifd-compression', `cannot be ${method}: this host has ${have}`)
+    }
     const next = { ...this.values, ...Object.fromEntries(accepted) }
     if (next['max-cpu-throttle'] < next['cpu-throttle-initial']) {
       const wanted = `an integer from ${next['cpu-throttle-initial']} (cpu_throttle_initial) to 99`

@@ -27,7 +27,7 @@ import {
 } from './address.ts'
 import { SocketConnectError, SocketListenError } from './errors.ts'
 
-const FEATURES: ReadonlySet<ChannelFeature> = new Set<ChannelFeature>(['shutdown'])
+const FEATURES: ReadonlySet<ChannelFeature> = new Set<ChannelFeature>(['shutdown', 'multi-channel'])
 const READ_CHUNK_BYTES = 256 * 1024
 
 export interface SocketOptions {

@@ -1,6 +1,7 @@
 import type { RamHooks } from './ram-hooks.ts'
 
-export type ChannelFeature = 'shutdown' | 'fd-pass' | 'seekable' | 'zero-copy'
+/** `multi-channel` is a transport's: it can be connected to again and again by the same address. */
+export type ChannelFeature = 'shutdown' | 'fd-pass' | 'seekable' | 'zero-copy' | 'multi-channel'
 
 /**
  * A bidirectional byte stream: four verbs, because four is what every host can give us. A value instead of a promise

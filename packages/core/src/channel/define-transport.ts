@@ -37,7 +37,7 @@ export function withLayer<A>(transport: Transport<A>, ...layers: readonly Channe
   return defineTransport<A>({
     scheme: transport.scheme,
     // fd-pass and the like do not survive a layer that changes bytes.
-    features: new Set([...transport.features].filter((feature) => feature === 'shutdown')),
+    features: new Set([...transport.features].filter((f) => f === 'shutdown' || f === 'multi-channel')),
     parseAddress: (text) => transport.parseAddress(text),
     formatAddress: transport.formatAddress && ((address) => transport.formatAddress!(address)),
     connect: async (address, ctx) => wrap(await transport.connect(address, ctx), 'client', ctx),

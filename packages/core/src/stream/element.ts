@@ -54,6 +54,8 @@ export interface StreamSettings {
    * not only from the switch on. Default false.
    */
   readonly preemptAtSetup: boolean
+  /** With multifd: as releases up to QEMU 8.0 do, and without zero pages in packets. Default false. */
+  readonly multifdBefore82: boolean
 }
 export const defaultStreamSettings: StreamSettings = {
   sendConfiguration: true,
@@ -61,6 +63,7 @@ export const defaultStreamSettings: StreamSettings = {
   sendSwitchoverStart: false,
   suppressVmdesc: false,
   preemptAtSetup: false,
+  multifdBefore82: false,
 }
 
 /** What a progress display is told about each section as it passes, in stream order. */

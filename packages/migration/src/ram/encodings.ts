@@ -1,5 +1,7 @@
-import type { GuestMemory, RamHookSender } from '@ferryvm/core'
+import type { Compressions, GuestMemory, RamHookSender, StreamSettings } from '@ferryvm/core'
 import type { Capability } from '../capabilities.ts'
+import type { MultifdCompression } from '../multifd/multifd-packet.ts'
+import { OutgoingMultifd } from '../multifd/outgoing-multifd.ts'
 import type { ParameterValues } from '../parameters.ts'
 import { hookedPages } from './hooked-pages.ts'
 import type { PageEncoder } from './page-encoding.ts'
@@ -16,12 +18,44 @@ export interface EncodingRequest {
   readonly capability: (name: Capability) => boolean
   /** Live: some may change while the migration runs. */
   readonly parameters: Readonly<ParameterValues>
+  readonly compressions: Compressions
+  readonly settings: Partial<StreamSettings>
+  readonly uuid: Uint8Array | undefined
 }
 
-/** How the pages of one outgoing migration travel, in the order in which the encoders are asked. */
-export function pageEncoders({ isZero, sender, capability, parameters }: EncodingRequest): readonly PageEncoder[] {
-  if (sender) return [hookedPages(sender)]
-  const encoders: PageEncoder[] = []
-  if (capability('xbzrle')) encoders.push(new XbzrlePages(isZero, () => parameters['xbzrle-cache-size']))
-  return [...encoders, zeroPages(isZero), rawPages()]
+/** How the pages of one outgoing migration travel. */
+export interface PageEncodings {
+  /** In the order in which they are asked. */
+  readonly encoders: readonly PageEncoder[]
+  /** Further channels, which the migration opens and closes. */
+  readonly multifd?: OutgoingMultifd
+}
+
+export function pageEncodings(request: EncodingRequest): PageEncodings {
+  const { isZero, capability, parameters } = request
+  if (request.sender) return { encoders: [hookedPages(request.sender)] }
+  const detection = parameters['zero-page-detection']
+  const zero = detection === 'none' ? [] : [zeroPages(isZero)]
+  if (capability('multifd')) {
+    const multifd = outgoingMultifd(request)
+    const inPackets = detection === 'multifd' && !request.settings.multifdBefore82
+    return { multifd, encoders: inPackets ? [multifd] : [...zero, multifd] }
+  }
+  const xbzrle = capability('xbzrle') ? [new XbzrlePages(isZero, () => parameters['xbzrle-cache-size'])] : []
+  return { encoders: [...xbzrle, ...zero, rawPages()] }
+}
+
+function outgoingMultifd({ isZero, parameters, compressions, settings, uuid }: EncodingRequest): OutgoingMultifd {
+  const method = parameters['multifd-compression'] as MultifdCompression
+  const format = method === 'none' ? undefined : compressions[method]
+  const level = method === 'none' ? 0 : parameters[`multifd-${method}-level`]
+  const before82 = settings.multifdBefore82 ?? false
+  return new OutgoingMultifd({
+    channels: parameters['multifd-channels'],
+    uuid,
+    isZero: parameters['zero-page-detection'] === 'multifd' && !before82 ? isZero : undefined,
+    flushAfterEachSection: before82,
+    method,
+    compression: format && { format, level },
+  })
 }

@@ -16,7 +16,7 @@ export interface LoopOptions {
 /** `loop:name`, within one process, with a wire that can be made to fail. */
 export function loopTransport(options: LoopOptions = {}): Transport<string> {
   const waiting = new Map<string, (channel: Channel) => void>()
-  const features: Channel['features'] = new Set(options.duplex === false ? [] : ['shutdown'])
+  const features: Channel['features'] = new Set(options.duplex === false ? [] : ['shutdown', 'multi-channel'])
   return {
     scheme: 'loop',
     features,
@@ -50,6 +50,7 @@ export function loopTransport(options: LoopOptions = {}): Transport<string> {
         async [Symbol.asyncDispose]() {
           closed = true
           waiting.delete(name)
+          for (const channel of arrived.splice(0)) void channel.close()
           wake()
         },
       }
