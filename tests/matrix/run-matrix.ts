@@ -9,6 +9,7 @@
  *     --list           names of the cells, and nothing else
  *     --table          the table of what is there, and nothing else
  *     --write          the table goes to docs/matrix.md, too
+ *     --remark TEXT    for the table's heading: under what circumstances it was measured
  *     --lanes N        guests that travel at a time, in processes of their own: an idle one beside every loaded one [2]
  *
  * Cells of two stock machines are there for comparison and may fail. Exit status 1 when a cell of ours fails.
@@ -37,6 +38,7 @@ const { values: options } = parseArgs({
     list: { type: 'boolean', default: false },
     table: { type: 'boolean', default: false },
     write: { type: 'boolean', default: false },
+    remark: { type: 'string', default: '' },
   },
 })
 const missing = stockQemuMissing() ?? linuxGuestMissing()
@@ -128,16 +130,16 @@ function heading(): string {
   return `# Guests between emu and stock QEMU
 
 Made by \`pnpm matrix --write\` on ${last.slice(0, 10)}: stock QEMU ${versions.filter(Boolean).join(' and ')}, Linux \
-${findLinuxGuest()!.kernelVersion}, 128 MiB, Node ${process.versions.node}, ${cpus().length} cores, which also did other work.
+${findLinuxGuest()!.kernelVersion} with 128 MiB, Node ${process.versions.node}, ${cpus().length} cores. ${options.remark}
 
-A value is **downtime / total time in ms**: from STOP at the sender to RESUME at the receiver, and what the sender says; over two
-hops, the sum of both. Every value is a pass: after each hop the guest showed that it goes on. A loaded guest counts without a
-gap or a repetition, and compares disk, memory and results with what they must be, at the end all of them. An idle one sleeps
-while it moves, is woken by its own timer, finds the checksums of memory and disk unchanged, and answers to what is typed.
-With \`file\`, downtime includes that the receiver reads the file only after it is complete.
+A value is **downtime / total time in ms**: from STOP at the sender to RESUME at the receiver, and what the sender says; over several
+hops, the sums. A value stands for a pass: after each hop the guest showed that it goes on. A loaded guest counts without a gap or a
+repetition, and compares disk, memory and results with what they must be, at the end all of them. An idle one sleeps while it moves, is
+woken by its own timer, finds the checksums of memory and disk unchanged, and answers to what is typed. With \`file\`, downtime
+includes reading: the receiver begins when the file is complete.
 
-The guest is named by its load, its disk's bus and its harts. *Stock pairs* are there for comparison: in italics where the guest did not go
-on or was damaged, for which emu is not in the way (docs/stock-qemu.md says why). "Run N": before it, stock 7.2 lost pages of the busy guest, which the
-guest noticed (${again} cells).
+Guests are named by load, bus of the disk, and harts. Between two stock machines the same guest moves for comparison; in italics where
+it fell silent or was damaged: stock arms no RISC-V timer when it loads a guest, so a hart that slept in the moment of the move
+sleeps for ever (docs/stock-qemu.md). "Run N": in the runs before it, stock 7.2 lost pages of the busy guest, which the guest noticed (${again} cells).
 `
 }

@@ -17,13 +17,13 @@ export function matrixTables(results: Results, rounds: number): string {
     const times = `${sum(downtimeMs)} / ${sum(totalMs)}`
     // Asleep for ever, as every idle guest between stock machines: the heading says why.
     if (comparison && / idle,/.test(name)) return ok ? times : `*${times}*`
-    if (!ok) notes.push(`${name}: ${(note ?? '').replaceAll('|', '/')}`)
+    if (!ok) notes.push(`${name}: ${(note ?? '').replace(/; last output.*$/s, '').replaceAll('|', '/')}`)
     const reference = ok ? '' : ` [${notes.length}]`
     if (comparison) return ok ? times : `*${times}*${reference}`
     const again = lostByStock > 0 ? ` (run ${lostByStock + 1})` : ''
     return ok ? `${times}${again}` : `**fails**${reference}`
   }
-  const parts: string[] = []
+  const parts: string[] = [...medians(results)]
   for (const release of RELEASES) {
     const other = RELEASES.find((r) => r !== release)
     const titles: Record<Direction, string> = {
@@ -78,6 +78,33 @@ export function matrixTables(results: Results, rounds: number): string {
   return `${parts.join('\n')}\n`
 }
 
+/** What is usual, beside what is usual between stock machines. */
+function medians(results: Results): string[] {
+  const rows: string[] = []
+  for (const guest of GUESTS) {
+    for (const release of RELEASES) {
+      for (const direction of ['to emu', 'from emu', 'stock pair'] as const) {
+        const values = TRANSPORTS.map((transport) => {
+          const found = BUSES.flatMap((bus) =>
+            HARTS.flatMap((harts) => results.get(cellName(release, direction, transport, { guest, bus, harts })) ?? []),
+          ).filter(({ downtimeMs }) => downtimeMs.length > 0)
+          const of = (times: (result: CellResult) => readonly number[]) => median(found.map((r) => sum(times(r))))
+          return found.length === 0 ? '' : `${of((r) => r.downtimeMs)} / ${of((r) => r.totalMs)}`
+        })
+        const way = {
+          'to emu': `${release} > emu`,
+          'from emu': `emu > ${release}`,
+          'stock pair': `*${release} > ${release}*`,
+        }
+        rows.push(row([guest, way[direction], ...values]))
+      }
+    }
+  }
+  const head = [row(['guest', 'way', ...TRANSPORTS]), row(['---', '---', ...TRANSPORTS.map(() => '---:')])]
+  return ['## Medians over bus and harts\n', ...head, ...rows, '']
+}
+
+const median = (numbers: readonly number[]) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1]!
 const sum = (numbers: readonly number[]) => Math.round(numbers.reduce((a, b) => a + b, 0))
 const row = (values: readonly string[]) => `| ${values.join(' | ')} |`
 const guestName = ({ guest, bus, harts }: Pick<Journey, 'guest' | 'bus' | 'harts'>) =>
