@@ -83,6 +83,7 @@ describe('a guest that depends on what 7.2 lacks', () => {
     const refused = await upgrade(stream, '7.2').catch((e) => e)
     expect(refused).toBeInstanceOf(StreamConversionError)
     expect(refused.reasons).toEqual([
+      expect.stringMatching(/virtio-iommu.* on this machine/),
       expect.stringMatching(/cpu\/0: .*AIA.*env.mvien = 0x4/),
       expect.stringMatching(/cpu\/1: .*menvcfg.*bits 0x8/),
       expect.stringMatching(/ACPI tables/),

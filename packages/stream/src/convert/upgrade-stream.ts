@@ -1,5 +1,6 @@
 import { COMMANDS } from '@ferryvm/core'
 import { StreamConversionError } from '../errors.ts'
+import { RECEIVERS, sectionRange } from '../explain/receivers.ts'
 import { leavesOf } from '../rewrite/field-path.ts'
 import { type RewriteResult, rewriteStream, type SectionEdit } from '../rewrite/rewrite-stream.ts'
 import type { ByteSink } from '../source/byte-sink.ts'
@@ -108,6 +109,9 @@ function convertSection(
     return 'drop'
   }
   const rule = conversion.sections.find((s) => s.idstr === idstr)
+  const receiver = RECEIVERS[conversion.to]!
+  if (!sectionRange(receiver.machines[conversion.machine]!, idstr))
+    refuse(`${receiver.name} has no section ${name} on this machine; take the device out of it before saving`)
   if (!rule) return undefined
   if (version === rule.to && version !== rule.from) return undefined
   if (version !== rule.from) {

@@ -3,7 +3,7 @@ import type { SectionReport, StreamReport } from '../inspect/report.ts'
 import type { DumpedDevice, VmstateDump } from '../vmstate/dump.ts'
 import { compareWithDump } from './compare-with-dump.ts'
 import { type Finding, versionFinding } from './finding.ts'
-import type { MachineRules, Receiver, SectionRange } from './receivers.ts'
+import { type MachineRules, type Receiver, type SectionRange, sectionRange } from './receivers.ts'
 
 /** What a receiver would do with a stream, and what helps. */
 export function explainStream(report: StreamReport, receiver: Receiver): Finding[] {
@@ -145,9 +145,7 @@ function* sectionFindings(
 ): Generator<Finding> {
   const { idstr, instanceId, version, offset } = section
   const where = `${idstr}/${instanceId}`
-  const range =
-    rules.sections.find((r) => r.idstr === idstr) ??
-    rules.sections.find((r) => r.idstr === idstr.slice(idstr.lastIndexOf('/') + 1))
+  const range = sectionRange(rules, idstr)
   if (!range) {
     yield {
       kind: 'rejected',

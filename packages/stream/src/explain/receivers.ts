@@ -162,3 +162,7 @@ export const qemu100: Receiver = {
 }
 
 export const RECEIVERS: Readonly<Record<string, Receiver>> = { '7.2': qemu72, '10.0': qemu100 }
+
+/** What a receiver knows of a section; devices on a bus have their path before their name. */
+export const sectionRange = ({ sections }: MachineRules, idstr: string): SectionRange | undefined =>
+  sections.find((r) => r.idstr === idstr) ?? sections.find((r) => r.idstr === idstr.slice(idstr.lastIndexOf('/') + 1))
