@@ -2,8 +2,8 @@
  * `pnpm test`: every check of the repository, and one closing line `N passed, N failed`.
  *
  * Lanes: lint and format (biome), types (tsc), tests (vitest), packed packages (with `--packages`, or in CI), a part of the
- * matrix of migrations, another one every day (with `--matrix`). Each of the others counts as one test. Arguments that are not ours go to vitest (`pnpm test packages/core`); lanes can be picked with
- * `--only=tests`.
+ * matrix of migrations, another one every day (with `--matrix`). Each of the others counts as one test. Arguments that are
+ * not ours go to vitest (`pnpm test packages/core`); lanes can be picked with `--only=tests`.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'

@@ -27,7 +27,8 @@ export class ResultFile {
     mkdirSync(dirname(path), { recursive: true })
     if (!keep) rmSync(path, { force: true })
     if (!existsSync(path)) return
-    for (const line of readFileSync(path, 'utf8').split('\n')) {
+    const text = readFileSync(path, 'utf8')
+    for (const line of text.split('\n')) {
       if (line === '') continue
       try {
         const result = JSON.parse(line) as CellResult
@@ -36,6 +37,7 @@ export class ResultFile {
         // The line that was being written when the run was killed.
       }
     }
+    if (text !== '' && !text.endsWith('\n')) appendFileSync(path, '\n')
   }
 
   add(result: CellResult): void {
