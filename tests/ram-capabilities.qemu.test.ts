@@ -2,7 +2,7 @@
  * How memory travels: capabilities of the RAM section between `emu` and stock QEMU, both ways. Each chain of machines is one
  * test; the guest, which writes memory all the time, says at its end whether a byte was lost.
  */
-import { writeFileSync } from 'node:fs'
+import { statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { createGuestMonitor, type EmbeddedGuestOptions, embeddedGuestImage } from '@ferryvm/embedded-guest'
@@ -118,6 +118,52 @@ describe.skipIf(no72)('memory between emu and stock QEMU', { timeout: 90_000 }, 
             await guest.until((g) => g.lines > lines + 3, 30_000)
           }
           if (chain.slice(0, -1).includes('7.2') && way.chains === WRITING) return
+          here.type('q')
+          await guest.until((g) => g.verdicts.length > 0, 30_000)
+          expect(guest.problems).toEqual([])
+          expect(guest.verdicts[0]).toMatchObject({ ok: true })
+        } finally {
+          await here[Symbol.asyncDispose]()
+        }
+      })
+    }
+  }
+
+  for (const [name, capabilities] of [
+    ['mapped-ram', ['mapped-ram']],
+    ['mapped-ram with multifd', ['mapped-ram', 'multifd']],
+  ] as const) {
+    const chains: readonly (readonly PeerKind[])[] = [
+      ['emu-10.0', '10.0', 'emu-10.0'],
+      ['emu-7.2', 'emu-7.2'],
+    ]
+    for (const chain of chains) {
+      it.skipIf(no10 !== undefined && chain.includes('10.0'))(`${name}: ${chain.join(' to ')}`, async () => {
+        const kernel = join(folder.path, 'guest.bin')
+        const image = { dirtyBytes: 4 * MiB, dirtyBytesPerSecond: 4 * MiB, lcgStepsPerSecond: 200_000 }
+        writeFileSync(kernel, embeddedGuestImage({ ...image, linesPerSecond: 20, earlyTimer: true }))
+        const guest = createGuestMonitor()
+        const boot = { kernel, ramBytes: 32 * MiB, onOutput: (text: string) => guest.push(text) }
+        let here: Peer = await createPeer(chain[0]!, 'source', boot, folder.path)
+        try {
+          await here.start()
+          await guest.until((g) => g.lines > 3, 30_000)
+          for (const [i, kind] of chain.slice(1).entries()) {
+            const path = join(folder.path, `guest-${i}.mapped`)
+            await here.configure({ capabilities })
+            await here.send(`file:${path},offset=0x1000`)
+            await here[Symbol.asyncDispose]()
+            // The file is as large as the guest, however often its pages were written, and has holes for its zeros.
+            const { size, blocks } = statSync(path)
+            expect(size).toBeGreaterThan(32 * MiB)
+            expect(blocks * 512).toBeLessThan(24 * MiB)
+            here = await createPeer(kind, 'destination', boot, folder.path)
+            await here.configure({ capabilities })
+            await here.listen(`file:${path},offset=0x1000`)
+            await here.arrived()
+            const { lines } = guest
+            await guest.until((g) => g.lines > lines + 3, 30_000)
+          }
           here.type('q')
           await guest.until((g) => g.verdicts.length > 0, 30_000)
           expect(guest.problems).toEqual([])

@@ -110,6 +110,7 @@ it('exports these values', () => {
     'i8',
     'i8Array',
     'i8Varray',
+    'isSeekable',
     'isVmstateError',
     'list',
     'loadConfiguration',

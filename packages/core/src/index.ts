@@ -29,6 +29,8 @@ export { type ChannelPairOptions, createChannelPair } from './channel/channel-pa
 export { defineTransport, TransportDefinitionError, withLayer } from './channel/define-transport.ts'
 export { fromMessagePort, type PortLike } from './channel/message-port.ts'
 export type { RamHookReceiver, RamHookSender, RamHooks, RamPhase } from './channel/ram-hooks.ts'
+export type { SeekableChannel } from './channel/seekable-channel.ts'
+export { isSeekable } from './channel/seekable-channel.ts'
 export { singleChannelListener } from './channel/single-channel-listener.ts'
 export type { ChannelLayer, Listener, Transport, TransportContext } from './channel/transport.ts'
 export { fromWebStreams, type WebStreamPair } from './channel/web-streams.ts'

@@ -35,6 +35,7 @@ const IMPLEMENTED: ReadonlySet<Capability> = new Set([
   'rdma-pin-all',
   'auto-converge',
   'multifd',
+  'mapped-ram',
   'zero-blocks',
   'events',
   'postcopy-ram',

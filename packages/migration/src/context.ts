@@ -1,11 +1,13 @@
 import {
+  type Channel,
   type ChannelLayer,
   type Compressions,
   type GlobalState,
+  isSeekable,
   type Logger,
   type Machine,
-  type RamHookSender,
   type SectionProgress,
+  type SeekableChannel,
   type StreamConfiguration,
   type StreamSettings,
   type Transport,
@@ -13,7 +15,7 @@ import {
 } from '@ferryvm/core'
 import type { Capabilities } from './capabilities.ts'
 import type { Colo } from './colo-link.ts'
-import { MigrationUriError } from './errors.ts'
+import { MigrationStateError, MigrationUriError } from './errors.ts'
 import { type GuardOptions, guardedListener } from './guarded-listener.ts'
 import type { Parameters } from './parameters.ts'
 import type { PageEncodings } from './ram/encodings.ts'
@@ -37,8 +39,8 @@ export interface MigrationContext {
   readonly ramLoader: RamLoader
   readonly isZero: IsZeroPage
   readonly compressions: Compressions
-  /** For a migration that begins, over a channel that may move pages itself. */
-  encodings(sender: RamHookSender | undefined): PageEncodings
+  /** For a migration that begins, over a channel that may move pages itself, or hold them in places of their own. */
+  encodings(channel: Channel): PageEncodings
   readonly globalState: GlobalState
   /** The running outgoing migration's part of the RAM handler's hooks. */
   outgoing: { limited(): boolean; check(): void; synced(dirtiedPages: number): void } | undefined
@@ -83,7 +85,18 @@ export function resolveUri(
 }
 
 /** @throws MigrationUriError the transport cannot do what a capability needs */
-export function checkTransport({ capabilities }: MigrationContext, transport: Transport<any>, uri: string): void {
+export function checkTransport(
+  { capabilities, parameters }: MigrationContext,
+  transport: Transport<any>,
+  uri: string,
+): void {
+  if (capabilities.get('mapped-ram')) {
+    if (!transport.features.has('seekable')) throw new MigrationUriError(uri, 'mapped-ram needs a file: address')
+    if (parameters.values['multifd-compression'] !== 'none' && capabilities.get('multifd')) {
+      throw new MigrationUriError(uri, 'mapped-ram stores pages as they are; set multifd-compression to none')
+    }
+    return
+  }
   if (capabilities.get('multifd') && !transport.features.has('multi-channel')) {
     throw new MigrationUriError(uri, 'multifd needs a transport with further channels, such as tcp: or unix:')
   }
@@ -112,3 +125,13 @@ export function withChannelLayers(
 
 export const uriOf = (transport: Transport<any>, address: unknown, fallback: string): string =>
   transport.formatAddress ? `${transport.scheme}:${transport.formatAddress(address)}` : fallback
+
+/** @throws MigrationStateError a channel layer, TLS say, hides the file */
+export function fileOf(
+  { capabilities }: Pick<MigrationContext, 'capabilities'>,
+  channel: Channel,
+): SeekableChannel | undefined {
+  if (!capabilities.get('mapped-ram')) return undefined
+  if (isSeekable(channel)) return channel
+  throw new MigrationStateError('mapped-ram works on a bare file, without TLS')
+}

@@ -13,12 +13,13 @@ import {
   type Transport,
 } from '@ferryvm/core'
 import { secondaryLink } from './colo-link.ts'
-import { configurationOf, type MigrationContext, uriOf } from './context.ts'
+import { configurationOf, fileOf, type MigrationContext, uriOf } from './context.ts'
 import { MigrationCancelledError } from './errors.ts'
 import { acceptChannels } from './multifd/accept-channels.ts'
 import { IncomingMultifd } from './multifd/incoming-multifd.ts'
 import type { MultifdCompression } from './multifd/multifd-packet.ts'
 import { IncomingPostcopy } from './postcopy/incoming-postcopy.ts'
+import { mappedRamSession } from './ram/mapped/mapped-load.ts'
 import { ReturnPathSender } from './return-path.ts'
 
 /** One machine arriving here. */
@@ -95,7 +96,8 @@ export class IncomingMigration {
 
   async #accept(): Promise<{ channel: Channel; reader: QEMUFileReader }> {
     const channels = this.#listener![Symbol.asyncIterator]()
-    if (this.#context.capabilities.get('multifd')) {
+    const { capabilities } = this.#context
+    if (capabilities.get('multifd') && !capabilities.get('mapped-ram')) {
       this.#multifd = this.#incomingMultifd()
       const main = await acceptChannels(channels, this.#multifd, {
         channels: this.#context.parameters.values['multifd-channels'],
@@ -140,9 +142,12 @@ export class IncomingMigration {
 
   async #load(channel: Channel, reader: QEMUFileReader): Promise<void> {
     const context = this.#context
-    const { machine, globalState, ramLoader } = context
+    const { machine, globalState, ramLoader, capabilities, parameters, isZero } = context
     const { receiver } = channel.ramHooks ?? {}
-    ramLoader.begin({ ...this.#multifd?.session, hook: receiver && ((blocks) => receiver.receive(blocks)) })
+    const file = fileOf(context, channel)
+    const readers = capabilities.get('multifd') ? parameters.values['multifd-channels'] : 1
+    const mapped = file && mappedRamSession(file, isZero, readers, ramLoader.stats)
+    ramLoader.begin({ ...this.#multifd?.session, ...mapped, hook: receiver && ((blocks) => receiver.receive(blocks)) })
     setGlobalRunState(globalState, 'running') // what a sender without that section means
     let current = { channel, reader }
     const loader = new StreamLoader(reader, machine.sections, {

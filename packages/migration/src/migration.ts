@@ -11,7 +11,7 @@ import {
 } from '@ferryvm/core'
 import { Capabilities, type Capability } from './capabilities.ts'
 import type { Colo } from './colo-link.ts'
-import { checkTransport, type MigrationContext, resolveUri, withChannelLayers } from './context.ts'
+import { checkTransport, fileOf, type MigrationContext, resolveUri, withChannelLayers } from './context.ts'
 import { MigrationBlockedError, MigrationCancelledError, MigrationStateError } from './errors.ts'
 import { IncomingMigration } from './incoming.ts'
 import { forecast, type MigrationForecast, type MigrationInfo, outgoingInfo, type SocketAddressInfo } from './info.ts'
@@ -194,11 +194,12 @@ export function createMigration(options: MigrationOptions): Migration {
     confirmCompletion: options.confirmCompletion ?? true,
     isZero,
     compressions,
-    encodings: (sender) =>
+    encodings: (channel) =>
       pageEncodings({
         memory: machine.memory,
         isZero,
-        sender,
+        sender: channel.ramHooks?.sender,
+        file: fileOf(context, channel),
         capability: (name) => capabilities.get(name),
         parameters: parameters.values,
         compressions,

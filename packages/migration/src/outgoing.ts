@@ -147,7 +147,7 @@ export class OutgoingMigration {
       const { log, capabilities } = context
       const channel = await transport.connect(address, { signal, log, capabilities: capabilities.on })
       this.#channel = channel
-      const { encoders, multifd } = context.encodings(channel.ramHooks?.sender)
+      const { encoders, multifd } = context.encodings(channel)
       context.ramSaver.use(encoders)
       this.#multifd = multifd
       signal.throwIfAborted()

@@ -79,4 +79,14 @@ describe('capabilities', () => {
     ).toThrow('capability "x-colo" is not implemented here; it can only be off')
     expect(capabilities.get('events')).toBe(true)
   })
+  it.each([
+    [['xbzrle', 'multifd'], '"xbzrle" cannot be on together with "multifd"'],
+    [['mapped-ram', 'postcopy-ram'], '"postcopy-ram" cannot be on together with "mapped-ram"'],
+    [['multifd', 'postcopy-ram'], '"postcopy-ram" cannot be on together with "multifd"'],
+    [['postcopy-preempt'], '"postcopy-preempt" needs "postcopy-ram"'],
+  ])('%s contradict each other', (names, message) => {
+    const capabilities = new Capabilities()
+    expect(() => capabilities.set(names.map((capability) => ({ capability, state: true })))).toThrow(message)
+    expect(capabilities.list().some(({ state }) => state)).toBe(false)
+  })
 })

@@ -1,11 +1,11 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import {
-  type Channel,
   ChannelClosedError,
   type ChannelFeature,
   defineTransport,
   type Listener,
+  type SeekableChannel,
   singleChannelListener,
   type Transport,
   type TransportContext,
@@ -78,12 +78,13 @@ async function refusePipe(path: string, what: string, instead: string): Promise<
 }
 
 /** What both directions share: calls one after the other, and an end that waits for the call under way. */
-abstract class FileChannel implements Channel {
+abstract class FileChannel implements SeekableChannel {
   readonly features = FEATURES
   protected readonly handle: FileHandle
   protected readonly path: string
-  /** Where the next byte is read or written. */
-  protected position: number
+  position: number
+  /** Calls beside the stream. */
+  readonly #beside = new Set<Promise<unknown>>()
   #last: Promise<unknown> = Promise.resolve()
   #closed: ChannelClosedError | undefined
   #closing: Promise<void> | undefined
@@ -96,6 +97,12 @@ abstract class FileChannel implements Channel {
 
   abstract read(into: Uint8Array): Promise<number>
   abstract write(buffers: readonly Uint8Array[]): Promise<void>
+  abstract readAt(into: Uint8Array, position: number): Promise<number>
+  abstract writeAt(buffers: readonly Uint8Array[], position: number): Promise<void>
+
+  seek(position: number): void {
+    this.position = position
+  }
 
   protected throwIfClosed(): void {
     if (this.#closed) throw this.#closed
@@ -115,6 +122,17 @@ abstract class FileChannel implements Channel {
     return result
   }
 
+  /** At a position of its own, while the stream goes on. */
+  protected async beside<T>(what: string, position: number, run: () => Promise<T>): Promise<T> {
+    this.throwIfClosed()
+    const result = run().catch((error) => {
+      throw this.#closed ?? new FileIoError(this.path, what, position, error)
+    })
+    const settled = result.catch(() => {}).finally(() => this.#beside.delete(settled))
+    this.#beside.add(settled)
+    return result
+  }
+
   async shutdown(): Promise<void> {
     this.throwIfClosed()
     throw new UnsupportedFeatureError('shutdown', 'file:')
@@ -124,7 +142,9 @@ abstract class FileChannel implements Channel {
     this.#closed ??= reason
       ? new ChannelClosedError(`the channel is closed: ${reason.message}`, { cause: reason })
       : new ChannelClosedError()
-    this.#closing ??= this.#last.then(() => this.handle.close()).catch(() => {})
+    this.#closing ??= Promise.all([this.#last, ...this.#beside])
+      .then(() => this.handle.close())
+      .catch(() => {})
     return this.#closing
   }
 }
@@ -137,19 +157,30 @@ class FileWriter extends FileChannel {
 
   write(buffers: readonly Uint8Array[]): Promise<void> {
     return this.inTurn('write', async () => {
-      let rest = buffers.filter((buffer) => buffer.length > 0)
-      while (rest.length > 0) {
-        this.throwIfClosed()
-        let { bytesWritten } = await this.handle.writev(
-          rest.slice(0, IOV_MAX) as Uint8Array<ArrayBuffer>[],
-          this.position,
-        )
-        this.position += bytesWritten
-        while (rest.length > 0 && bytesWritten >= rest[0]!.length) bytesWritten -= rest.shift()!.length
-        if (bytesWritten > 0) rest = [rest[0]!.subarray(bytesWritten), ...rest.slice(1)]
-      }
+      this.position = await this.#writeAll(buffers, this.position)
       this.throwIfClosed()
     })
+  }
+
+  writeAt(buffers: readonly Uint8Array[], position: number): Promise<void> {
+    return this.beside('write', position, () => this.#writeAll(buffers, position).then(() => {}))
+  }
+
+  async readAt(): Promise<number> {
+    this.throwIfClosed()
+    throw new UnsupportedFeatureError('return-path', 'file:')
+  }
+
+  async #writeAll(buffers: readonly Uint8Array[], position: number): Promise<number> {
+    let rest = buffers.filter((buffer) => buffer.length > 0)
+    while (rest.length > 0) {
+      this.throwIfClosed()
+      let { bytesWritten } = await this.handle.writev(rest.slice(0, IOV_MAX) as Uint8Array<ArrayBuffer>[], position)
+      position += bytesWritten
+      while (rest.length > 0 && bytesWritten >= rest[0]!.length) bytesWritten -= rest.shift()!.length
+      if (bytesWritten > 0) rest = [rest[0]!.subarray(bytesWritten), ...rest.slice(1)]
+    }
+    return position
   }
 
   /** On the medium, not only in the system's cache: the guest lives nowhere else afterwards. */
@@ -181,6 +212,23 @@ class FileReader extends FileChannel {
     } finally {
       this.#reading = false
     }
+  }
+
+  readAt(into: Uint8Array, position: number): Promise<number> {
+    return this.beside('read', position, async () => {
+      let filled = 0
+      while (filled < into.length) {
+        const { bytesRead } = await this.handle.read(into, filled, into.length - filled, position + filled)
+        if (bytesRead === 0) break
+        filled += bytesRead
+      }
+      return filled
+    })
+  }
+
+  async writeAt(): Promise<void> {
+    this.throwIfClosed()
+    throw new UnsupportedFeatureError('return-path', 'file:')
   }
 
   async write(): Promise<void> {

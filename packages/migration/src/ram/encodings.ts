@@ -1,9 +1,10 @@
-import type { Compressions, GuestMemory, RamHookSender, StreamSettings } from '@ferryvm/core'
+import type { Compressions, GuestMemory, RamHookSender, SeekableChannel, StreamSettings } from '@ferryvm/core'
 import type { Capability } from '../capabilities.ts'
 import type { MultifdCompression } from '../multifd/multifd-packet.ts'
 import { OutgoingMultifd } from '../multifd/outgoing-multifd.ts'
 import type { ParameterValues } from '../parameters.ts'
 import { hookedPages } from './hooked-pages.ts'
+import { MappedPages } from './mapped/mapped-pages.ts'
 import type { PageEncoder } from './page-encoding.ts'
 import { rawPages, zeroPages } from './plain-pages.ts'
 import { XbzrlePages } from './xbzrle/xbzrle-pages.ts'
@@ -18,6 +19,8 @@ export interface EncodingRequest {
   readonly capability: (name: Capability) => boolean
   /** Live: some may change while the migration runs. */
   readonly parameters: Readonly<ParameterValues>
+  /** With mapped-ram. */
+  readonly file?: SeekableChannel
   readonly compressions: Compressions
   readonly settings: Partial<StreamSettings>
   readonly uuid: Uint8Array | undefined
@@ -34,6 +37,11 @@ export interface PageEncodings {
 export function pageEncodings(request: EncodingRequest): PageEncodings {
   const { isZero, capability, parameters } = request
   if (request.sender) return { encoders: [hookedPages(request.sender)] }
+  if (request.file) {
+    const writers = capability('multifd') ? parameters['multifd-channels'] : 1
+    const wanted = parameters['zero-page-detection'] === 'none' ? undefined : isZero
+    return { encoders: [new MappedPages(request.file, wanted, writers)] }
+  }
   const detection = parameters['zero-page-detection']
   const zero = detection === 'none' ? [] : [zeroPages(isZero)]
   if (capability('multifd')) {
