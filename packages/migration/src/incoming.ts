@@ -186,6 +186,7 @@ export class IncomingMigration {
       await sourceStillWaits(reader)
       // First the word to the source, then the guest: if the word cannot be sent, the source goes on with it.
       await this.#answer((returnPath) => returnPath.shut(0))
+      if (channel.features.has('shutdown')) await channel.finish?.()
     }
     this.#startGuest()
   }

@@ -13,6 +13,8 @@ it('has these public names', () => {
     'VerbsQueueFullError',
     'VerbsResourceError',
     'VerbsStateError',
+    'faultyDevice',
+    'faultyFabric',
     'formatRdmaAddress',
     'inProcessFabric',
     'parseRdmaAddress',

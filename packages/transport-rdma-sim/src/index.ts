@@ -18,6 +18,8 @@ export {
   RdmaPeerError,
   RdmaProtocolError,
 } from './errors.ts'
+export { type FaultyDevice, faultyDevice, type VerbsFault } from './faults/faulty-device.ts'
+export { type FaultyFabric, faultyFabric, type WireFault } from './faults/faulty-fabric.ts'
 export { type RdmaOptions, rdma } from './rdma.ts'
 export { inProcessFabric } from './software/in-process-fabric.ts'
 export type { Fabric, Link, LinkReceiver } from './software/link.ts'

@@ -23,8 +23,9 @@ export interface Channel {
   /** With a reason: pending and later calls reject with ChannelClosedError whose cause is the reason. Idempotent. */
   close(reason?: Error): Promise<void>
   /**
-   * Where nobody may answer from the other end (a file, a command): after the last write, before the guest is given up
-   * here. Resolves when what was accepted has arrived, as far as this side can know; rejects when it has not.
+   * Where a write settles before its bytes are where they should be: after the last write, before it is relied upon (the
+   * guest is given up here, or taken over). Resolves when what was accepted has arrived, as far as this side can know;
+   * rejects when it has not.
    */
   finish?(): Promise<void>
   /** Where guest memory can move beside the stream. A layer that wraps the channel does not pass it on. */

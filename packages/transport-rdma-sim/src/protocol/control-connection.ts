@@ -77,8 +77,6 @@ export class ControlConnection {
   /** Gets `(block, chunk)` of every write that was completed. */
   onWritten: ((block: number, chunk: number) => void) | undefined
   onFailed: ((error: Error) => void) | undefined
-  /** Control messages so far, both ways. */
-  readonly counts = { sent: 0, received: 0 }
 
   constructor(device: RdmaDevice) {
     this.domain = device.allocateProtectionDomain()
@@ -251,12 +249,10 @@ export class ControlConnection {
     }
     writeControlHeader(bytes, { ...header, length: at - CONTROL_HEADER_BYTES })
     const { address, lkey } = region
-    const completed = new Promise<void>((resolve, reject) => {
+    this.queuePair.postSend({ id: WorkId.SEND, opcode: 'send', gather: [{ address, lkey, length: at }] })
+    await new Promise<void>((resolve, reject) => {
       this.#sends.push({ resolve, reject })
     })
-    this.queuePair.postSend({ id: WorkId.SEND, opcode: 'send', gather: [{ address, lkey, length: at }] })
-    this.counts.sent++
-    await completed
   }
 
   #postReceive(slot: number): void {
@@ -293,7 +289,6 @@ export class ControlConnection {
   }
 
   #message(slot: number, { byteLength, opcode }: WorkCompletion): void {
-    this.counts.received++
     try {
       if (opcode !== 'receive') throw new RdmaProtocolError('write', 'no write of this protocol has an immediate')
       const bytes = this.#receives[slot]!.bytes.subarray(0, byteLength)

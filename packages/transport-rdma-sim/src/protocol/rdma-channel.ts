@@ -24,7 +24,6 @@ export interface RdmaChannelParts {
 export class RdmaChannel implements Channel {
   readonly features: Channel['features']
   readonly ramHooks: RamHooks
-  readonly finish?: () => Promise<void>
   readonly #outgoing: ControlConnection | undefined
   readonly #incoming: ControlConnection | undefined
   #message: ControlMessage | undefined
@@ -42,7 +41,6 @@ export class RdmaChannel implements Channel {
     this.#incoming = incoming
     this.ramHooks = ramHooks
     this.features = outgoing && incoming ? BOTH_WAYS : ONE_WAY
-    if (outgoing && !incoming) this.finish = () => this.#goodbye(outgoing)
     if (outgoing && incoming) {
       // One without the other is of no use, unless it ended in order.
       void outgoing.over.then(() => {
@@ -100,6 +98,17 @@ export class RdmaChannel implements Channel {
       closed.resolve(Promise.all([this.#outgoing?.close(reason), this.#incoming?.close(reason)]))
     }
     await this.#closed.done
+  }
+
+  /** What was accepted is with the peer's device; without a way back, until the destination has said goodbye. */
+  async finish(): Promise<void> {
+    try {
+      await this.#writes
+      await this.#tail
+    } catch (error) {
+      throw this.#asClosed(error)
+    }
+    if (this.#outgoing && !this.#incoming) await this.#goodbye(this.#outgoing)
   }
 
   async #write(buffers: readonly Uint8Array[]): Promise<void> {
@@ -174,7 +183,6 @@ export class RdmaChannel implements Channel {
 
   /** The destination closes when it has everything; one that fails says ERROR. */
   async #goodbye(outgoing: ControlConnection): Promise<void> {
-    await this.#tail.catch(() => {})
     await Promise.race([outgoing.over, sleep(GOODBYE_MS)])
     if (outgoing.failure && !outgoing.endedInOrder) throw this.#asClosed(outgoing.failure)
   }
