@@ -23,7 +23,7 @@ export interface TestVmOptions extends Omit<VirtBoardOptions, 'serial'> {
   /** Gets what the guest prints. */
   onOutput(text: string): void
   /** Of its migration. */
-  readonly migrationOptions?: Pick<MigrationOptions, 'channelLayers' | 'colo' | 'log'>
+  readonly migrationOptions?: Partial<Pick<MigrationOptions, 'channelLayers' | 'colo' | 'log' | 'transports'>>
 }
 
 export async function createVm({ onOutput, migrationOptions, ...board }: TestVmOptions): Promise<TestVm> {

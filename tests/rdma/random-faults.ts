@@ -1,9 +1,10 @@
 /**
  * One fault at a random step of a migration over rdma, and what the protocol prescribes for it: what passes by itself is
  * not noticed; everything else ends the migration with an error on both sides, the guest runs on at the source, and the
- * next try brings it over.
+ * next try brings it over. Only between the arrival of the destination's last word and the acknowledgement of it nobody can
+ * know of the other: then the guest stands at the source, whole, and runs nowhere.
  */
-import { FerryError } from '@ferryvm/core'
+import { FerryError, nextTurn } from '@ferryvm/core'
 import { createMigration, type Migration } from '@ferryvm/migration'
 import {
   type Fabric,
@@ -30,7 +31,7 @@ export interface FaultRun {
   /** False: the migration was over before it could happen. */
   readonly fired: boolean
   readonly outcome: 'completed' | 'failed'
-  /** It came when the guest had been handed over, and could not change that. */
+  /** It came while the guest was handed over, or after that. */
   readonly late: boolean
   /** Codes of the errors, source first. */
   readonly codes: readonly (string | undefined)[]
@@ -118,11 +119,13 @@ async function runWith(real: Fabric, fault: Fault, step: number, pinAll: boolean
   const to = createMigration({ machine: b, transports: [destination] })
   try {
     a.start()
-    const error = await attempt(from, to)
+    const where = `seed ${seed}: ${JSON.stringify(fault)} at step ${step}, pin-all ${pinAll}`
+    const error = await attempt(from, to).catch((hang: Error) => {
+      throw new Error(`${where}: ${hang.message}`)
+    })
     const fired = wire?.fired ?? injector!.fired()
     const demand = (holds: boolean, what: string) => {
       if (holds) return
-      const where = `seed ${seed}: ${JSON.stringify(fault)} at step ${step}, pin-all ${pinAll}`
       const ends = `source ${from.status} (${error?.source}), destination ${to.status} (${error?.destination})`
       throw new Error(`${where}: ${what}; ${ends}`)
     }
@@ -132,8 +135,15 @@ async function runWith(real: Fabric, fault: Fault, step: number, pinAll: boolean
       for (const e of [error.source, error.destination]) {
         demand(e === undefined || FerryError.isInstance(e), 'an error that is none of ours')
       }
-      demand(from.status === 'failed' && a.runState === 'running', 'the guest does not run on at the source')
-      if (!handedOver) {
+      if (from.status === 'completed') {
+        // The destination's word arrived, and its acknowledgement did not: nobody runs the guest, and the source has it.
+        demand(a.runState === 'postmigrate' && b.runState !== 'running', 'the guest is lost, or there twice')
+        a.start()
+        await nextTurn()
+        await a.stop()
+        demand(a.wrongPages().length === 0, 'the guest at the source is damaged')
+      } else demand(from.status === 'failed' && a.runState === 'running', 'the guest does not run on at the source')
+      if (!handedOver && from.status === 'failed') {
         demand(b.runState !== 'running', 'two guests')
         await secondTry(a, from)
       }
@@ -144,7 +154,7 @@ async function runWith(real: Fabric, fault: Fault, step: number, pinAll: boolean
     }
     const codeOf = (e: unknown) => (FerryError.isInstance(e) ? e.code : undefined)
     const codes = [codeOf(error?.source), codeOf(error?.destination)]
-    const late = fired && !passes(fault) && handedOver
+    const late = fired && !passes(fault) && (handedOver || from.status === 'completed')
     return { seed, fault, step, fired, outcome: error ? 'failed' : 'completed', late, codes }
   } finally {
     injector?.stop()

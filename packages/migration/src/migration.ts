@@ -409,6 +409,6 @@ type Parameters_<F> = F extends (...args: infer A) => void ? A : never
 
 function socketAddressInfo(uri: string): SocketAddressInfo[] | undefined {
   if (uri.startsWith('unix:')) return [{ type: 'unix', path: uri.slice(5) }]
-  const match = /^tcp:(?:\[([^\]]*)\]|([^:,]*)):(\d+)/.exec(uri)
+  const match = /^(?:tcp|rdma):(?:\[([^\]]*)\]|([^:,]*)):(\d+)/.exec(uri)
   return match ? [{ type: 'inet', host: match[1] ?? match[2]!, port: match[3]! }] : undefined
 }

@@ -85,15 +85,18 @@ function uriOf(uri: string | undefined, list: z.infer<typeof channels>): string 
     if (typeof addr[member] === 'string') return addr[member]
     throw new MonitorCommandError(`Parameter 'channels.[0].addr.${member}' is missing`)
   }
+  const hostAndPort = (): string => {
+    const host = text('host')
+    return `${host.includes(':') ? `[${host}]` : host}:${text('port')}`
+  }
   switch (transport) {
     case 'socket':
       if (addr.type === 'unix') return `unix:${text('path')}`
       if (addr.type === 'fd') return `fd:${text('str')}`
-      if (addr.type === 'inet') {
-        const host = text('host')
-        return `tcp:${host.includes(':') ? `[${host}]` : host}:${text('port')}`
-      }
+      if (addr.type === 'inet') return `tcp:${hostAndPort()}`
       throw new MonitorCommandError(`socket type "${String(addr.type)}" is not supported`)
+    case 'rdma':
+      return `rdma:${hostAndPort()}`
     case 'file':
       // The offset is spelled out: a name may contain what looks like one.
       return `file:${text('filename')},offset=${Number(addr.offset ?? 0)}`

@@ -99,12 +99,7 @@ export function faultyDevice(device: RdmaDevice, step: number, fault: VerbsFault
       },
       postReceive(work) {
         if (due('late-receive')) {
-          setTimeout(
-            () => {
-              if (real.state !== 'error') real.postReceive(work)
-            },
-            (fault as { ms: number }).ms,
-          )
+          setTimeout(() => real.postReceive(work), (fault as { ms: number }).ms)
         } else real.postReceive(work)
       },
       destroy() {

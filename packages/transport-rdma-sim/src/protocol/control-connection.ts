@@ -61,7 +61,10 @@ export class ControlConnection {
   readonly #send: RegisteredBuffer
   readonly #receives: readonly RegisteredBuffer[]
   readonly #arrived: ControlMessage[] = []
+  /** Receives that have not completed. */
+  #posted = 0
   #receiver: Waiter<ControlMessage> | undefined
+  /** Settled by their completions only, so that what has arrived is known to have arrived, whatever failed since. */
   readonly #sends: Waiter<void>[] = []
   #connection: Connection | undefined
   #ended: DisconnectReason | undefined
@@ -94,8 +97,14 @@ export class ControlConnection {
     }
     this.#send = buffer()
     this.#receives = Array.from({ length: RECEIVE_BUFFERS }, buffer)
-    this.#events = device.onAsyncEvent(() => {
-      if (this.queuePair.state === 'error') this.#broke()
+    this.#events = device.onAsyncEvent(({ kind, queuePair }) => {
+      if (this.queuePair.state !== 'error') return
+      if (kind === 'queue-pair-access-error' && queuePair?.number === this.queuePair.number) {
+        this.#fail(new RdmaProtocolError('write', 'the peer wrote to memory that is not registered for it'))
+      }
+      // Of an overrun some completions never come.
+      if (kind === 'completion-queue-overrun') this.#fail(new RdmaCompletionError('work-request-flushed', kind))
+      else this.#broke()
     })
     this.queuePair.modify('init')
     // Before there is a peer: its first message may be faster than we are.
@@ -108,10 +117,8 @@ export class ControlConnection {
     this.#connection = connection
     void connection.disconnected.then((reason) => {
       this.#ended = reason
-      // What arrived before the end counts.
-      for (const completion of this.#completions.poll()) this.#completed(completion)
       this.#goodbye = new ChannelClosedError(DISCONNECTED[reason])
-      this.#fail(this.#goodbye)
+      this.#failIfOver()
     })
   }
 
@@ -206,6 +213,7 @@ export class ControlConnection {
       await connection.disconnect()
       clearTimeout(timer)
     }
+    for (const { reject } of this.#sends.splice(0)) reject(this.#failure!)
     this.#events[Symbol.dispose]()
     this.queuePair.destroy()
     this.#completions.destroy()
@@ -249,7 +257,12 @@ export class ControlConnection {
     }
     writeControlHeader(bytes, { ...header, length: at - CONTROL_HEADER_BYTES })
     const { address, lkey } = region
-    this.queuePair.postSend({ id: WorkId.SEND, opcode: 'send', gather: [{ address, lkey, length: at }] })
+    try {
+      this.queuePair.postSend({ id: WorkId.SEND, opcode: 'send', gather: [{ address, lkey, length: at }] })
+    } catch (error) {
+      // The peer waits for it: nothing that follows would make sense.
+      throw this.fail(error as Error)
+    }
     await new Promise<void>((resolve, reject) => {
       this.#sends.push({ resolve, reject })
     })
@@ -257,6 +270,7 @@ export class ControlConnection {
 
   #postReceive(slot: number): void {
     const { address, length, lkey } = this.#receives[slot]!.region
+    this.#posted++
     this.queuePair.postReceive({ id: WorkId.RECEIVE + BigInt(slot), scatter: [{ address, length, lkey }] })
   }
 
@@ -264,28 +278,39 @@ export class ControlConnection {
     while (!this.#closed) {
       await this.#completions.wait()
       for (const completion of this.#completions.poll()) this.#completed(completion)
+      this.#failIfOver()
     }
   }
 
   #completed(completion: WorkCompletion): void {
     const { id, status } = completion
     const kind = id & KIND_MASK
-    if (status === 'work-request-flushed') {
-      this.#broke()
+    if (kind >= WorkId.RECEIVE) this.#posted--
+    if (status === 'success') {
+      if (kind === WorkId.WRITE) this.onWritten?.(Number((id >> BLOCK_SHIFT) & 0x3fffn), Number(id >> CHUNK_SHIFT))
+      else if (kind === WorkId.SEND) this.#sends.shift()?.resolve()
+      else this.#message(Number(kind - WorkId.RECEIVE), completion)
       return
     }
-    if (status !== 'success') {
-      const what = kind === WorkId.WRITE ? 'a write to the peer’s memory' : 'a control message'
-      this.#fail(new RdmaCompletionError(status, what))
-    } else if (kind === WorkId.WRITE) {
-      this.onWritten?.(Number((id >> BLOCK_SHIFT) & 0x3fffn), Number(id >> CHUNK_SHIFT))
-    } else if (kind === WorkId.SEND) this.#sends.shift()?.resolve()
-    else this.#message(Number(kind - WorkId.RECEIVE), completion)
+    const error = new RdmaCompletionError(status, kind === WorkId.WRITE ? 'a write to the peer’s memory' : MESSAGE)
+    if (kind === WorkId.SEND) this.#sends.shift()?.reject(this.#failure ?? this.#goodbye ?? error)
+    if (status === 'work-request-flushed') this.#broke()
+    else this.#fail(error)
   }
 
   /** Something else has failed and says why, in this turn. If nothing does, the queue pair broke by itself. */
   #broke(): void {
-    void nextTurn().then(() => this.#fail(new RdmaCompletionError('work-request-flushed', 'the connection')))
+    void nextTurn().then(() => {
+      if (!this.#ended) this.#fail(new RdmaCompletionError('work-request-flushed', 'the connection'))
+    })
+  }
+
+  /**
+   * The end of the connection may be known before everything that arrived on it was looked at, or what was sent is known to
+   * have arrived: that is so once all receives have completed, the last of them flushed.
+   */
+  #failIfOver(): void {
+    if (this.#goodbye && this.#posted === 0) this.#fail(this.#goodbye)
   }
 
   #message(slot: number, { byteLength, opcode }: WorkCompletion): void {
@@ -320,11 +345,11 @@ export class ControlConnection {
     this.#over.resolve()
     this.#receiver?.reject(error)
     this.#receiver = undefined
-    for (const { reject } of this.#sends.splice(0)) reject(error)
     this.onFailed?.(error)
   }
 }
 
+const MESSAGE = 'a control message'
 const DISCONNECTED: Readonly<Record<DisconnectReason, string>> = {
   peer: 'the peer closed the connection',
   local: 'the connection was closed',

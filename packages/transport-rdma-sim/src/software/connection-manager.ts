@@ -71,7 +71,11 @@ export class SoftwareConnectionManager implements ConnectionManager {
         if (arrived.kind !== FrameKind.CONNECT_REPLY && arrived.kind !== FrameKind.CONNECT_REJECT) return
         const accepted = arrived.kind === FrameKind.CONNECT_REPLY
         // Frames of the connection may follow at once, so it takes over before the promise is looked at.
-        if (accepted && !either.aborted) this.#establish(link, queuePair, options, data, connection)
+        try {
+          if (accepted && !either.aborted) this.#establish(link, queuePair, options, data, connection)
+        } catch (cause) {
+          answer.reject(new RdmaConnectError(address, 'the queue pair broke meanwhile', { cause }))
+        }
         answer.resolve({ accepted, data })
       },
       MAX_REPLY_DATA,
@@ -257,6 +261,7 @@ class SoftwareConnection implements Connection, LinkReceiver {
   end(arrived: Frame): void {
     switch (arrived.kind) {
       case FrameKind.DISCONNECT:
+        this.#queuePair.arrivedThere(arrived.sequence)
         this.finish('peer')
         return
       case FrameKind.KEEP_ALIVE:
@@ -280,7 +285,8 @@ class SoftwareConnection implements Connection, LinkReceiver {
     this.#disconnecting ??= (async () => {
       await this.#queuePair.drained()
       if (this.#ended) return
-      void this.#link.send(frame(FrameKind.DISCONNECT))
+      // Acknowledgements may have been lost, and nothing will be repeated any more: the goodbye says what has arrived.
+      void this.#link.send(frame(FrameKind.DISCONNECT, { sequence: this.#queuePair.arrivedCount }))
       this.finish('local')
     })()
     return this.#disconnecting

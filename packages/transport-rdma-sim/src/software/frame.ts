@@ -22,7 +22,10 @@ export const Refusal = {
 
 export interface Frame {
   readonly kind: FrameKind
-  /** SEND, WRITE: its number in the order of requests. ACKNOWLEDGE: the last one that arrived. REFUSE: the refused one. */
+  /**
+   * SEND, WRITE: its number in the order of requests. ACKNOWLEDGE: the last one that arrived. REFUSE: the refused one.
+   * DISCONNECT: how many have arrived.
+   */
   readonly sequence: number
   /** Bytes of payload that follow. */
   readonly length: number

@@ -149,6 +149,16 @@ export class SoftwareQueuePair implements QueuePair, LinkReceiver {
     return this.#init.sendCompletions === queue || this.#init.receiveCompletions === queue
   }
 
+  /** Requests of the peer that have arrived. */
+  get arrivedCount(): number {
+    return this.#expected
+  }
+
+  /** So many of ours have arrived at the peer. */
+  arrivedThere(count: number): void {
+    if (this.#state === 'rts') this.#acknowledged(count - 1)
+  }
+
   /** Resolves when everything posted so far has completed, one way or another. */
   drained(): Promise<void> {
     if (this.#outstanding.length === 0) return Promise.resolve()

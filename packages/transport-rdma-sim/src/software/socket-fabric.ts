@@ -6,6 +6,8 @@ import { type Fabric, type Link, type LinkReceiver, PayloadSink } from './link.t
 /** Acknowledgements that a peer lets us pile up before we stop listening to it. */
 const MAX_UNSENT_BYTES = 1 << 20
 const BACKLOG = 16
+/** How long a closed connection waits for its peer to close as well. */
+const LINGER_MS = 2000
 const REASONS: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'nothing listens there',
   EADDRINUSE: 'the address is in use',
@@ -124,7 +126,11 @@ class SocketLink implements Link {
 
   close(): void {
     this.receiver = undefined
-    this.#socket.end(() => this.#socket.destroy())
+    const socket = this.#socket
+    socket.end()
+    // Destroyed with bytes that nobody read it would be reset, and the peer lose the goodbye: it goes when the peer has gone.
+    socket.resume()
+    setTimeout(() => socket.destroy(), LINGER_MS).unref()
   }
 
   destroy(): void {
