@@ -37,5 +37,5 @@ async function inspect(name: string, { json, fields, bufferBytes, pageSize }: In
   done()
   if (json) await printLines([JSON.stringify(reportJson(report))])
   else await printLines(reportText(report, { fields, bufferBytes: Number(bufferBytes) }))
-  if (report.problems.some((p) => p.fatal)) process.exitCode = 1
+  if (report.problems.some((p) => p.fatal || p.damage)) process.exitCode = 1
 }

@@ -71,8 +71,8 @@ const identified = (sections: readonly SectionReport[]): SectionReport[] =>
 
 function* general(report: StreamReport, receiver: Receiver): Generator<Finding> {
   const { configuration, ram } = report
-  for (const { offset, message, fatal } of report.problems)
-    if (fatal)
+  for (const { offset, message, fatal, damage } of report.problems)
+    if (fatal || damage)
       yield { kind: 'rejected', where: '', what: `the stream is damaged: ${message}`, offset, wayOut: 'save it again' }
   const upgrade =
     receiver.upgradeTo && receiver.machines[configuration?.machine ?? ''] && `emu upgrade --to ${receiver.upgradeTo}`

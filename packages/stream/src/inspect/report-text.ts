@@ -174,8 +174,8 @@ export function bytesText(bytes: Uint8Array, most: number): string {
   return `${hexOf(bytes.subarray(0, most))}${more}${quoted}`
 }
 
-export const problemText = ({ offset, message, expected, section, fatal }: StreamProblem): string =>
-  `${fatal ? 'stopped' : 'note'} at offset 0x${offset.toString(16)}${section ? ` in ${section}` : ''}: ${message}${
+export const problemText = ({ offset, message, expected, section, fatal, damage }: StreamProblem): string =>
+  `${fatal ? 'stopped' : damage ? 'damaged' : 'note'} at offset 0x${offset.toString(16)}${section ? ` in ${section}` : ''}: ${message}${
     expected ? `; expected ${expected}` : ''
   }`
 

@@ -65,7 +65,7 @@ export async function rewriteStream(
 ): Promise<RewriteResult> {
   const writer = new StreamRewriter(sink, edits)
   await walkStream(source, writer, options)
-  const fatal = writer.problems.find((p) => p.fatal)
+  const fatal = writer.problems.find((p) => p.fatal || p.damage)
   if (fatal) throw new StreamRewriteError(`the stream is damaged: ${fatal.message}`, fatal)
   return writer.result()
 }
@@ -99,7 +99,7 @@ class StreamRewriter implements StreamVisitor {
     return this.#out.flush(this.#sink)
   }
   problem(problem: StreamProblem): void {
-    if (problem.fatal || this.problems.length < 1000) this.problems.push(problem)
+    if (problem.fatal || problem.damage || this.problems.length < 1000) this.problems.push(problem)
   }
 
   head(): void {

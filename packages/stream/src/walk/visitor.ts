@@ -11,6 +11,8 @@ export interface StreamProblem {
   readonly section?: string
   /** Nothing after it was read. */
   readonly fatal: boolean
+  /** Bytes that hold the stream together are wrong; reading went on, but a copy would not have them. */
+  readonly damage?: true
 }
 
 export interface ConfigurationElement {

@@ -164,6 +164,29 @@ describe('what is wrong is told with its place', () => {
       expect.stringMatching(/^note .* there is no description/),
     ])
   })
+  it('after a broken footer reading goes on, and a copy is refused', async () => {
+    const stream = complete()
+    // Of RAM's first PART, and of the device.
+    const footers = [...stream.keys()].filter((i) => stream[i] === 0x7e && stream[i + 1] === 0)
+    const last = footers.at(-1)!
+    for (const [at, byte] of [
+      [footers[1]!, 0x7f],
+      [footers[1]! + 4, 9],
+      [last, 0x5e],
+      [last + 4, 77],
+    ] as const) {
+      const damaged = stream.slice()
+      damaged[at] = byte
+      const report = await inspectStream(bytesSource(damaged))
+      expect(report.problems).toMatchObject([{ offset: at < last ? footers[1] : last, damage: true, fatal: false }])
+      expect(report.problems[0]!.expected).toMatch(/^7e and section id/)
+      expect(report.sections.at(-1)).toMatchObject({ idstr: 'thing', bytes: 13, layoutSource: 'description' })
+      expect(report.complete).toBe(true)
+      await expect(rewriteStream(bytesSource(damaged), new BytesSink())).rejects.toThrow(
+        /the stream is damaged: .*footer/,
+      )
+    }
+  })
   it('of two block lists the second counts', async () => {
     const stream = withRam()
       .next('part', 2)

@@ -40,6 +40,8 @@ const KINDS: Readonly<Record<number, SectionKind>> = {
   [Element.SECTION_END]: 'end',
   [Element.SECTION_FULL]: 'full',
 }
+/** A footer, and enough of what follows it to tell whether an element begins there. */
+const NEXT_ELEMENT_BYTES = 5 + 16
 /** Ends of a seekable source are looked at in steps of this. */
 const TAIL_BYTES = [1 << 17, 1 << 20, 1 << 25]
 
@@ -361,11 +363,16 @@ class ElementWalk {
       this.#footers = false
       return false
     }
-    throw new WalkStop(
-      offset,
-      there ? `the footer of section ${cursor.u32(1)}` : `${hex(cursor.peek(5))} where a section footer should be`,
-      `7e and section id ${sectionId}`,
-    )
+    const message = there
+      ? `the footer of section ${cursor.u32(1)}`
+      : `${hex(cursor.peek(5))} where a section footer should be`
+    const expected = `7e and section id ${sectionId}`
+    yield NEXT_ELEMENT_BYTES
+    if (cursor.available === 5 || !this.#elementAt(5)) throw new WalkStop(offset, message, expected)
+    // Only the footer is wrong: where the next element begins is clear.
+    this.#report({ offset, message, expected, fatal: false, damage: true })
+    cursor.start += 5
+    return true
   }
 
   *#fullSection(header: SectionHeader, headerBytes: Uint8Array): Generator<number, void> {
@@ -417,7 +424,7 @@ class ElementWalk {
             ? `version ${layout.version}, and the section has ${version}`
             : undefined
       if (!wrong) {
-        yield bytes + 5
+        yield bytes + NEXT_ELEMENT_BYTES
         if (cursor.available < bytes) {
           this.#visitor.cut?.(header, cursor.peek(cursor.available))
           throw new WalkStop(
@@ -426,7 +433,9 @@ class ElementWalk {
             `${bytes} bytes of state, ${cursor.available} are there`,
           )
         }
-        if (this.#footers === false || this.#isFooter(bytes, sectionId)) return { layout, source: 'description', bytes }
+        const footer = this.#footers === false || this.#isFooter(bytes, sectionId)
+        const damaged = () => cursor.available > bytes + 5 && this.#elementAt(bytes + 5)
+        if (footer || damaged()) return { layout, source: 'description', bytes }
       }
       this.#report({
         offset: cursor.position,
