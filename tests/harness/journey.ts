@@ -8,7 +8,7 @@ import {
   type LinuxWorkloadMonitor,
   linuxWorkload,
 } from '../../tooling/guest/linux-workload.ts'
-import { createPipe, passage, type TransportName } from './passages.ts'
+import { createDescriptors, passage, type TransportName } from './passages.ts'
 import {
   createPeer,
   type MoveTimes,
@@ -96,13 +96,17 @@ export async function travel(
     await here.start()
     await guest.booted(here)
     for (const kind of machines.slice(1)) {
-      const name = `hop-${id}-${log.moved.length}`
-      const pipe = transport === 'fd' ? createPipe(folder, `${name}-pipe`) : undefined
-      const there = await createPeer(kind, 'destination', { ...bootOf(kind), incomingFd: pipe?.reading }, folder)
+      const hop = log.moved.length
+      const name = `hop-${id}-${hop}`
+      const fds =
+        transport === 'fd'
+          ? await createDescriptors(hop % 2 === 0 ? 'pipe' : 'sockets', folder, `${name}-pipe`)
+          : undefined
+      const there = await createPeer(kind, 'destination', { ...bootOf(kind), incomingFd: fds?.incoming }, folder)
       const from = here.kind
       try {
         await guest.leaves(here)
-        const times = await movePeer(here, there, await passage(transport, here, there, folder, name, pipe))
+        const times = await movePeer(here, there, await passage(transport, here, there, folder, name, fds))
         log.moved.push({ from, to: kind, ...times })
       } catch (error) {
         await there[Symbol.asyncDispose]()

@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import { closeSync, constants, openSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { socketPair } from '../../packages/transport-fd/src/socket-pair-testing.ts'
 import type { Passage, Peer, PeerKind } from './peers.ts'
 
 export const TRANSPORTS = ['tcp', 'unix', 'exec', 'fd', 'file'] as const
@@ -10,21 +11,25 @@ export type TransportName = (typeof TRANSPORTS)[number]
 /** Where the stream begins in files: what is before it belongs to somebody else. */
 const OFFSET = 65_536
 
-export interface Pipe {
-  /** Descriptors of this process. */
-  readonly reading: number
-  readonly writing: number
+/** Descriptors of this process, for both ends of a hop by `fd:`. */
+export interface Descriptors {
+  readonly incoming: number
+  readonly outgoing: number
 }
 
-/** A new pipe, for `fd:`. */
-export function createPipe(folder: string, name: string): Pipe {
+/** Ends of a new pipe, or connected sockets, on which the receiver can answer: libvirt gives both kinds. */
+export async function createDescriptors(kind: 'pipe' | 'sockets', folder: string, name: string): Promise<Descriptors> {
+  if (kind === 'sockets') {
+    const [incoming, outgoing] = await socketPair()
+    return { incoming, outgoing }
+  }
   const path = namedPipe(folder, name)
   // Opened both ways first, so that neither end waits for the other.
   const both = openSync(path, constants.O_RDWR | constants.O_NONBLOCK)
-  const pipe = { reading: openSync(path, constants.O_RDONLY), writing: openSync(path, constants.O_WRONLY) }
+  const ends = { incoming: openSync(path, constants.O_RDONLY), outgoing: openSync(path, constants.O_WRONLY) }
   closeSync(both)
   rmSync(path)
-  return pipe
+  return ends
 }
 
 function namedPipe(folder: string, name: string): string {
@@ -35,7 +40,7 @@ function namedPipe(folder: string, name: string): string {
 
 /**
  * @param name unique in the folder
- * @param pipe for `fd:`; the receiver was created with its reading end
+ * @param descriptors for `fd:`; the receiver was created with its own
  */
 export async function passage(
   transport: TransportName,
@@ -43,7 +48,7 @@ export async function passage(
   to: Peer,
   folder: string,
   name: string,
-  pipe?: Pipe,
+  descriptors?: Descriptors,
 ): Promise<Passage> {
   const path = join(folder, name)
   switch (transport) {
@@ -55,7 +60,7 @@ export async function passage(
       namedPipe(folder, name)
       return { listen: `exec:cat ${path}`, send: `exec:cat > ${path}` }
     case 'fd':
-      return { listen: to.incomingFd, send: await from.give(pipe!.writing) }
+      return { listen: to.incomingFd, send: await from.give(descriptors!.outgoing) }
     case 'file': {
       const file = `file:${path},offset=${OFFSET}`
       return {
