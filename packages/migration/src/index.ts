@@ -1,5 +1,5 @@
 /**
- * Live migration of a ferryvm machine: precopy over any transport.
+ * Live migration of a ferryvm machine: precopy and postcopy over any transport.
  *
  * ```ts
  * import { createMigration } from '@ferryvm/migration'

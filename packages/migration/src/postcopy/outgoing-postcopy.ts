@@ -56,6 +56,8 @@ export class OutgoingPostcopy {
   #urgent: Channel | undefined
   /** Behind PING 3 of the package comes RUN. */
   #mayRun = false
+  /** The destination has everything that comes before the package. */
+  readonly #before = Promise.withResolvers<void>()
   #paused: PromiseWithResolvers<PostcopyLink> | undefined
   #reconnecting = false
 
@@ -76,6 +78,7 @@ export class OutgoingPostcopy {
   readonly handlers: ReturnPathHandlers = {
     pong: (value) => {
       if (value === PING_LOADED) this.#mayRun = true
+      if (value === PING_BEFORE_PACKAGE) this.#before.resolve()
       this.#parts.context.log.debug('pong', { value })
     },
     request: (idstr, start, bytes) =>
@@ -96,7 +99,7 @@ export class OutgoingPostcopy {
    * The machine is stopped. Sends everything up to the last byte of the package.
    * @returns sends that byte; once it is called, the destination may run the guest
    */
-  async switchOver({ saver, f }: PostcopyLink, pages: PageSource): Promise<() => void> {
+  async switchOver({ saver, f, returnPath }: PostcopyLink, pages: PageSource): Promise<() => void> {
     const { context } = this.#parts
     this.#pages = pages
     await saver.complete({ postcopy: true })
@@ -104,7 +107,10 @@ export class OutgoingPostcopy {
       for (const payload of discardPayloads(block, ranges)) saver.command('POSTCOPY_RAM_DISCARD', payload)
     }
     saver.command('PING', be32(PING_BEFORE_PACKAGE))
+    await f.flush()
     const bytes = await this.#package()
+    // A link that is dead already takes the package too, into buffers, and then nobody knows whether it arrived.
+    await Promise.race([this.#before.promise, returnPath])
     saver.command('PACKAGED', be32(bytes.length))
     const tailAt = bytes.length - PACKAGE_TAIL_BYTES
     f.putBuffer(bytes.subarray(0, tailAt))

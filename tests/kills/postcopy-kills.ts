@@ -1,0 +1,340 @@
+/**
+ * Kills one side of a postcopy migration, or cuts the link, at every step, and looks what became of the guest: never two
+ * running ones, and none lost where the protocol knows a way back. Real processes, killed with SIGKILL.
+ *
+ *   npx -y pnpm@12 kill:postcopy [--count 100] [--seed 1] [--pair emu-7.2,7.2] [--victim link] [--step "pong 3"] [--preempt]
+ */
+import { spawn } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
+import { createGuestMonitor, embeddedGuestImage } from '@ferryvm/embedded-guest'
+import { QmpClient } from '../../apps/emu/src/qmp-client.ts'
+import { main } from '../harness/emu.ts'
+import type { PeerKind } from '../harness/peers.ts'
+import { createDisk } from '../harness/vm.ts'
+import { stockQemu10 } from '../stock-qemu/stock-10.ts'
+import { stockQemuCommand } from '../stock-qemu/stock-qemu.ts'
+import { cuttingProxy, STEPS, type Step } from './cutting-proxy.ts'
+
+const MiB = 2 ** 20
+export const VICTIMS = ['link', 'source', 'destination'] as const
+export type Victim = (typeof VICTIMS)[number]
+
+export interface Kill {
+  readonly pair: readonly [PeerKind, PeerKind]
+  readonly victim: Victim
+  readonly step: Step
+  readonly preempt?: boolean
+}
+
+/**
+ * What became of the guest.
+ * - `at the source`: it never ran at the destination and goes on where it was
+ * - `recovered`: after `migrate-recover` it is whole at the destination
+ * - `at the destination`: it had everything
+ * - `with its process`: the process that held it, or half of it, was killed
+ * - `stranded`: one side waits and the other is gone, though it was not killed: nobody can know whether it ran
+ */
+export type Fate = 'at the source' | 'recovered' | 'at the destination' | 'with its process' | 'stranded' | 'no strike'
+
+interface Side {
+  readonly qmp: QmpClient
+  alive: boolean
+  stderr: string
+  type(text: string): void
+  kill(): void
+  status(): Promise<{ migration: string; running: boolean }>
+}
+
+let sides = 0
+async function startSide(
+  kind: PeerKind,
+  folder: string,
+  files: { kernel: string; disk: string },
+  incoming: boolean,
+  onOutput: (text: string) => void,
+): Promise<Side> {
+  const socket = join(folder, `${++sides}.qmp`)
+  const own = kind.startsWith('emu')
+  const binary = kind === '10.0' ? stockQemu10()! : { command: stockQemuCommand, args: [], env: {} }
+  const common = [
+    '-m',
+    '32M',
+    '-bios',
+    'none',
+    '-kernel',
+    files.kernel,
+    '-serial',
+    'stdio',
+    '-qmp',
+    `unix:${socket},server=on,wait=off`,
+  ]
+  const drive = [
+    '-drive',
+    `file=${files.disk},if=none,id=d,format=raw${own ? '' : ',file.locking=off'}`,
+    '-device',
+    'virtio-blk-pci,drive=d',
+  ]
+  const waiting = incoming ? ['-incoming', 'defer'] : []
+  const [command, args, env] = own
+    ? [
+        process.execPath,
+        [
+          '--conditions=source',
+          '--disable-warning=ExperimentalWarning',
+          main,
+          'run',
+          '-M',
+          `virt,profile=qemu-${kind.slice(4)}`,
+          ...common,
+          ...drive,
+          ...waiting,
+        ],
+        {},
+      ]
+    : [
+        binary.command,
+        [
+          ...binary.args,
+          '-M',
+          'virt',
+          '-display',
+          'none',
+          '-monitor',
+          'none',
+          '-nodefaults',
+          ...common,
+          ...drive,
+          ...waiting,
+        ],
+        binary.env,
+      ]
+  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...env } })
+  const side: Side = {
+    qmp: undefined as unknown as QmpClient,
+    alive: true,
+    stderr: '',
+    type: (text) => void child.stdin.write(text),
+    kill: () => void child.kill('SIGKILL'),
+    async status() {
+      const [migration, state] = await Promise.all([
+        side.qmp.execute('query-migrate'),
+        side.qmp.execute('query-status'),
+      ])
+      return { migration: migration.status ?? 'none', running: state.running }
+    },
+  }
+  child.on('close', () => {
+    side.alive = false
+  })
+  child.stdin.on('error', () => {})
+  child.stderr.on('data', (text) => {
+    side.stderr += text
+  })
+  child.stdout.setEncoding('utf8').on('data', onOutput)
+  const qmp = await QmpClient.connect(socket)
+  return Object.assign(side, { qmp })
+}
+
+/** One kill. @throws what must not happen, with the facts */
+export async function killOnce({ pair, victim, step, preempt = false }: Kill): Promise<Fate> {
+  const folder = mkdtempSync(join(tmpdir(), 'ferry-kill-'))
+  const files = { kernel: join(folder, 'guest.bin'), disk: createDisk(join(folder, 'disk.img'), 8 * MiB) }
+  writeFileSync(
+    files.kernel,
+    embeddedGuestImage({
+      dirtyBytes: 12 * MiB,
+      dirtyBytesPerSecond: 8 * MiB,
+      lcgStepsPerSecond: 200_000,
+      linesPerSecond: 20,
+      earlyTimer: true,
+    }),
+  )
+  const guest = createGuestMonitor()
+  let ranThere = false
+  const source = await startSide(pair[0], folder, files, false, (text) => guest.push(text))
+  const destination = await startSide(pair[1], folder, files, true, (text) => {
+    ranThere = true
+    guest.push(text)
+  })
+  const facts = () =>
+    `${pair.join(' to ')}, ${victim} at "${step.name}"${preempt ? ', preempt' : ''}\nsource: ${source.stderr}\ndestination: ${destination.stderr}`
+  const wrong = (what: string) => new Error(`${what}: ${facts()}`)
+  try {
+    await guest.until((g) => (g.last?.requests ?? 0) > 10, 60_000)
+    const capabilities = ['postcopy-ram', ...(preempt ? ['postcopy-preempt'] : [])].map((capability) => ({
+      capability,
+      state: true,
+    }))
+    for (const { qmp } of [source, destination]) {
+      await qmp.execute('migrate-set-capabilities', { capabilities })
+      await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 8 * MiB, 'max-postcopy-bandwidth': 4 * MiB })
+    }
+    const target = await listening(destination, 'migrate-incoming')
+    await using proxy = await cuttingProxy(target, step, (self) => {
+      if (victim === 'link') self.cut()
+      else (victim === 'source' ? source : destination).kill()
+    })
+    await source.qmp.execute('migrate', { uri: proxy.uri })
+    await until(async () => !source.alive || (await source.status()).migration !== 'setup').catch(() => {})
+    await source.qmp.execute('migrate-start-postcopy').catch(() => {})
+    const over = until(async () => (await source.status()).migration === 'completed').then(() => 'completed' as const)
+    const first = await Promise.race([proxy.struck.then(() => 'struck' as const), over.catch(() => 'struck' as const)])
+    if (first === 'completed') return 'no strike'
+    if (victim !== 'link') proxy.cut()
+
+    const end = await settle(source, destination, wrong)
+    if (end.source?.running && ranThere) throw wrong('the guest runs at the source, and had run at the destination')
+    if (end.source?.running) {
+      await goesOn(guest, source, wrong)
+      return 'at the source'
+    }
+    if (
+      end.destination &&
+      (end.destination.running || end.destination.migration === 'completed') &&
+      end.destination.migration !== 'postcopy-paused'
+    ) {
+      await goesOn(guest, destination, wrong)
+      return 'at the destination'
+    }
+    if (victim !== 'link')
+      return end.source?.migration === 'postcopy-paused' && victim === 'destination' && !ranThere
+        ? 'stranded'
+        : 'with its process'
+    if (end.source?.migration !== 'postcopy-paused' || end.destination?.migration !== 'postcopy-paused')
+      return 'stranded'
+    const again = await listening(destination, 'migrate-recover')
+    await source.qmp.execute('migrate', { uri: again, resume: true })
+    await until(async () => (await source.status()).migration === 'completed', 30_000).catch(() => {
+      throw wrong('it was not recovered')
+    })
+    await goesOn(guest, destination, wrong)
+    return 'recovered'
+  } finally {
+    for (const side of [source, destination]) {
+      side.qmp.close()
+      side.kill()
+    }
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+async function listening({ qmp }: Side, command: 'migrate-incoming' | 'migrate-recover'): Promise<string> {
+  const before = (await qmp.execute('query-migrate'))['socket-address']?.at(-1).port
+  await qmp.execute(command, { uri: 'tcp:127.0.0.1:0' })
+  for (;;) {
+    const port = (await qmp.execute('query-migrate'))['socket-address']?.at(-1).port
+    if (port && port !== before) return `tcp:127.0.0.1:${port}`
+    await delay(5)
+  }
+}
+
+async function until(holds: () => Promise<boolean>, timeoutMs = 60_000): Promise<void> {
+  const limit = Date.now() + timeoutMs
+  while (!(await holds())) {
+    if (Date.now() > limit) throw new Error(`not within ${timeoutMs} ms`)
+    await delay(10)
+  }
+}
+
+const MOVING = [
+  'setup',
+  'active',
+  'device',
+  'cancelling',
+  'postcopy-active',
+  'postcopy-recover',
+  'postcopy-recover-setup',
+]
+type End = Awaited<ReturnType<Side['status']>> | undefined
+
+/** Watches both until neither changes any more. @throws both run at once */
+async function settle(source: Side, destination: Side, wrong: (what: string) => Error) {
+  const look = (side: Side): Promise<End> =>
+    side.alive ? side.status().catch(() => undefined) : Promise.resolve(undefined)
+  let quiet = 0
+  for (const limit = Date.now() + 30_000; ; await delay(20)) {
+    const [s, d] = [await look(source), await look(destination)]
+    if (s?.running && d?.running) throw wrong('two guests run')
+    const moving = [s, d].some(
+      (end) =>
+        end &&
+        MOVING.includes(end.migration) &&
+        !(end === d && s === undefined && !source.alive && end.running && end.migration === 'completed'),
+    )
+    quiet = moving ? 0 : quiet + 1
+    if (quiet >= 10) return { source: s, destination: d }
+    if (Date.now() > limit) throw wrong(`it does not come to rest: ${JSON.stringify([s, d])}`)
+  }
+}
+
+async function goesOn(
+  guest: ReturnType<typeof createGuestMonitor>,
+  at: Side,
+  wrong: (what: string) => Error,
+): Promise<void> {
+  const { lines } = guest
+  await guest
+    .until((g) => g.lines > lines + 2, 30_000)
+    .catch(() => {
+      throw wrong('the guest is silent')
+    })
+  at.type('q')
+  await guest
+    .until((g) => g.verdicts.length > 0, 60_000)
+    .catch(() => {
+      throw wrong('no verdict')
+    })
+  if (guest.problems.length > 0 || !guest.verdicts[0]!.ok) throw wrong(`the guest says ${guest.problems.join(' | ')}`)
+}
+
+/** As many as wanted, every combination before any comes again. */
+export function* plan(
+  pairs: readonly Kill['pair'][],
+  filter: (kill: Kill) => boolean,
+  preempt: readonly boolean[],
+): Generator<Kill> {
+  const all = STEPS.flatMap((step) =>
+    pairs.flatMap((pair) => VICTIMS.flatMap((victim) => preempt.map((p) => ({ pair, victim, step, preempt: p })))),
+  ).filter(filter)
+  if (all.length === 0) throw new Error('nothing of that kind')
+  for (;;) yield* all
+}
+
+if (import.meta.filename === process.argv[1]) {
+  const { values } = parseArgs({
+    options: {
+      count: { type: 'string', default: '51' },
+      skip: { type: 'string', default: '0' },
+      pair: { type: 'string', multiple: true, default: ['emu-7.2,emu-7.2'] },
+      victim: { type: 'string' },
+      step: { type: 'string' },
+      preempt: { type: 'boolean', default: false },
+    },
+  })
+  const pairs = values.pair.map((pair) => pair.split(',') as unknown as Kill['pair'])
+  const kills = plan(
+    pairs,
+    (k) => (!values.victim || k.victim === values.victim) && (!values.step || k.step.name === values.step),
+    [values.preempt],
+  )
+  for (let i = 0; i < Number(values.skip); i++) kills.next()
+  const fates = new Map<string, number>()
+  const failures: string[] = []
+  for (let n = 0; n < Number(values.count); n++) {
+    const kill = kills.next().value!
+    const fate = await killOnce(kill).catch((error: Error) => {
+      failures.push(error.message)
+      return 'VIOLATION' as const
+    })
+    console.log(`${n + 1}\t${kill.pair.join(' to ')}\t${kill.victim}\t${kill.step.name}\t${fate}`)
+    const key = `${kill.victim.padEnd(12)} ${fate}`
+    fates.set(key, (fates.get(key) ?? 0) + 1)
+  }
+  for (const [key, count] of [...fates].sort()) console.log(`${String(count).padStart(5)}  ${key}`)
+  for (const failure of failures) console.error(failure)
+  process.exitCode = failures.length > 0 ? 1 : 0
+}
