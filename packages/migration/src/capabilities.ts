@@ -40,6 +40,7 @@ const IMPLEMENTED: ReadonlySet<Capability> = new Set([
   'events',
   'postcopy-ram',
   'postcopy-preempt',
+  'postcopy-blocktime',
   'return-path',
   'pause-before-switchover',
   'late-block-activate',

@@ -23,6 +23,10 @@ export interface MigrationInfo {
   'error-desc'?: string
   'blocked-reasons'?: string[]
   'socket-address'?: SocketAddressInfo[]
+  /** ms in which no hart could go on, of a guest that arrived by postcopy. */
+  'postcopy-blocktime'?: number
+  /** ms that each hart waited for pages. */
+  'postcopy-vcpu-blocktime'?: number[]
 }
 export interface MigrationRamInfo {
   transferred: number

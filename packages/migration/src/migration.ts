@@ -388,6 +388,11 @@ export function createMigration(options: MigrationOptions): Migration {
       const { blockers } = machine.sections
       if (blockers.length > 0) info['blocked-reasons'] = [...blockers]
       if (!outgoing && listening) info['socket-address'] = listening
+      if (incoming?.postcopy.running && status === 'completed' && capabilities.get('postcopy-blocktime')) {
+        const { hartMs, allHartsMs } = machine.memory.missing.stats
+        info['postcopy-blocktime'] = Math.round(allHartsMs)
+        info['postcopy-vcpu-blocktime'] = hartMs.map(Math.round)
+      }
       return info
     },
     forecast: () => (outgoing && isRunning(status) ? forecast(outgoing, ramSaver) : undefined),

@@ -34,8 +34,19 @@ export interface PageWaitStats {
   waits: number
   /** ms from the first wish to the arrival, one entry per page, of the last {@link MAX_SAMPLES} pages. */
   readonly samplesMs: number[]
+  /** ms that each hart stood and waited, by its index. */
+  readonly hartMs: number[]
+  /** ms in which no hart could go on. */
+  allHartsMs: number
 }
 const MAX_SAMPLES = 65536
+
+const noWaits = (harts: number): PageWaitStats => ({
+  waits: 0,
+  samplesMs: [],
+  hartMs: Array<number>(harts).fill(0),
+  allHartsMs: 0,
+})
 
 interface Wanted {
   readonly sinceMs: number
@@ -52,10 +63,12 @@ export class MissingPages {
   readonly #active: Int32Array
   readonly #bitmap: Int32Array
   readonly #wanted = new Map<number, Wanted>()
+  /** Harts that wait, and since when. */
+  readonly #blocked = new Map<number, number>()
   #onWanted: (page: number) => void = () => {}
   #count = 0
   /** Of the last or current postcopy. */
-  stats: PageWaitStats = { waits: 0, samplesMs: [] }
+  stats: PageWaitStats = noWaits(0)
 
   /** @param active one i32 in guest memory, 1 while pages are missing */
   constructor(active: Int32Array, bitmap: Int32Array) {
@@ -69,9 +82,9 @@ export class MissingPages {
   }
 
   /** @param onWanted is called once per page that somebody waits for */
-  begin(onWanted: (page: number) => void): void {
+  begin(onWanted: (page: number) => void, harts: number): void {
     this.#onWanted = onWanted
-    this.stats = { waits: 0, samplesMs: [] }
+    this.stats = noWaits(harts)
   }
 
   /** No page of these has arrived. No hart may run that has translations of them. */
@@ -106,6 +119,7 @@ export class MissingPages {
     this.#bitmap.fill(0)
     this.#count = 0
     this.#wanted.clear()
+    this.#blocked.clear()
     Atomics.store(this.#active, 0, 0)
   }
 
@@ -121,6 +135,20 @@ export class MissingPages {
       this.#onWanted(page)
     }
     return wanted.arrived
+  }
+
+  /** {@link when} for a hart that stands until then. */
+  async hartWaits(hart: number, page: number): Promise<void> {
+    const { stats } = this
+    if (!this.#blocked.has(hart)) this.#blocked.set(hart, performance.now())
+    await this.when(page)
+    const since = this.#blocked.get(hart)
+    if (since === undefined) return // it asked twice
+    const now = performance.now()
+    // Until now, from when the last of them had to stop.
+    if (this.#blocked.size === stats.hartMs.length) stats.allHartsMs += now - Math.max(...this.#blocked.values())
+    this.#blocked.delete(hart)
+    stats.hartMs[hart]! += now - since
   }
 
   /** What is waited for, in the order in which it was asked for. */

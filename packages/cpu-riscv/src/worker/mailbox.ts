@@ -175,6 +175,6 @@ export class MmioServer {
   }
 
   #fetchPage(hart: HartState, page: number): void {
-    void this.#map.memory.missing.when(page).then(() => request(hart, Request.page))
+    void this.#map.memory.missing.hartWaits(hart.index, page).then(() => request(hart, Request.page))
   }
 }

@@ -30,6 +30,9 @@ import { checkAdvise, MAX_PACKAGE_BYTES, parseDiscard, parseRecvBitmap } from '.
 /** The package is read in pieces: its length is the peer's word. */
 const PACKAGE_PIECE_BYTES = 64 * 1024
 
+/** How long a source may take to close the channel after it was told that the guest has not arrived. */
+const LAST_WORD_MS = 5000
+
 export interface IncomingPostcopyParts {
   readonly context: MigrationContext
   /** Of the stream's loader. */
@@ -56,6 +59,7 @@ export class IncomingPostcopy {
   #package: Promise<void> | undefined
   #recovery: PromiseWithResolvers<Channel> | undefined
   #recoveryListener: AsyncDisposable | undefined
+  #lastWord: ReturnType<typeof setTimeout> | undefined
 
   constructor(parts: IncomingPostcopyParts) {
     this.#parts = parts
@@ -172,6 +176,7 @@ export class IncomingPostcopy {
   }
 
   async close(): Promise<void> {
+    clearTimeout(this.#lastWord)
     await this.#recoveryListener?.[Symbol.asyncDispose]()
     await this.#urgent?.close().catch(() => {})
   }
@@ -239,12 +244,11 @@ export class IncomingPostcopy {
     this.#package.catch(async (error: unknown) => {
       this.failure = error
       this.#state = 'none'
-      // The source can go on with the guest, if it hears of it.
-      await this.#parts
-        .returnPath()
-        ?.shut(1)
-        .catch(() => {})
-      await this.#channel?.close(error as Error).catch(() => {})
+      // The source can go on with the guest, if it hears of it. A channel that is closed with unread bytes may lose that word,
+      // so the source is to close it; what it sends until then is taken.
+      const said = this.#parts.returnPath()?.shut(1)
+      await said?.catch(() => {})
+      this.#lastWord = setTimeout(() => void this.#channel?.close(error as Error).catch(() => {}), LAST_WORD_MS)
     })
     // What follows the package is in postcopy form once LISTEN has been seen.
     await Promise.race([this.#listening.promise, this.#package])
@@ -273,7 +277,8 @@ export class IncomingPostcopy {
     const { context } = this.#parts
     this.#returnPath = this.#parts.returnPath()
     if (!this.#returnPath) throw command.refuse('there is no return path to ask for pages')
-    context.machine.memory.missing.begin((page) => this.#request(page))
+    const { memory, cpu } = context.machine
+    memory.missing.begin((page) => this.#request(page), cpu.harts.length)
     this.pages = this.#pageLoader()
     this.#state = 'listening'
     context.setStatus('postcopy-active')

@@ -56,6 +56,9 @@ export function infoMigrate({ migration }: MonitorContext): string {
     put('xbzrle overflow', xbzrle.overflow, '')
   }
   put('cpu throttle percentage', info['cpu-throttle-percentage'], '')
+  put('postcopy blocktime', info['postcopy-blocktime'], '')
+  const waits = info['postcopy-vcpu-blocktime']
+  if (waits) lines.push(`postcopy vcpu blocktime: [${waits.join(', ')}]`)
   const addresses = info['socket-address']
   if (addresses) {
     lines.push('socket address: [')
