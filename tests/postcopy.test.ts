@@ -134,6 +134,18 @@ describe('a guest whose memory follows it', { timeout: 60_000 }, () => {
     await move.check()
   })
 
+  it('does not run at the source again when that lets go of it', async () => {
+    await using move = await inPostcopy()
+    const { from, to, sent } = move
+    const resumed: string[] = []
+    from.machine.on('resume', () => resumed.push('source'))
+    from.migration.pause()
+    await Promise.all([until(from, 'postcopy-paused'), until(to, 'postcopy-paused')])
+    await from.migration[Symbol.asyncDispose]()
+    await expect(sent).rejects.toThrow()
+    expect([from.machine.runState, resumed]).toEqual(['finish-migrate', []])
+  })
+
   it('is reset while its image is not all there', async () => {
     await using move = await inPostcopy()
     const { from, to, guest } = move

@@ -208,9 +208,14 @@ export async function killOnce({ pair, victim, step, preempt = false }: Kill): P
       return 'stranded'
     const again = await listening(destination, 'migrate-recover')
     await source.qmp.execute('migrate', { uri: again, resume: true })
-    await until(async () => (await source.status()).migration === 'completed', 30_000).catch(() => {
+    await until(async () => ['completed', 'failed'].includes((await source.status()).migration), 30_000).catch(() => {
       throw wrong('it was not recovered')
     })
+    if ((await source.status()).migration === 'failed') {
+      if (ranThere) throw wrong('the guest goes back to the source, and had run at the destination')
+      await goesOn(guest, source, wrong)
+      return 'at the source'
+    }
     await goesOn(guest, destination, wrong)
     return 'recovered'
   } finally {

@@ -163,8 +163,13 @@ export class IncomingMigration {
         break
       } catch (error) {
         this.#abort.signal.throwIfAborted()
-        if (!this.postcopy.active) throw this.postcopy.failure ?? error
+        const { active, awaitsPackage } = this.postcopy
+        if (!active && !awaitsPackage) throw this.postcopy.failure ?? error
         const next = await this.postcopy.paused(error)
+        if (!active) {
+          await this.postcopy.refuse(next)
+          throw error
+        }
         this.#channel = next
         current = { channel: next, reader: createQEMUFileReader(next) }
         loading = loader.resume(current.reader)
@@ -231,6 +236,7 @@ export class IncomingMigration {
       case 'PING': {
         if (!this.#returnPath) throw command.refuse('there is no return path')
         const value = new DataView(command.payload.buffer, command.payload.byteOffset, 4).getUint32(0)
+        this.postcopy.pinged(value)
         if (this.postcopy.active) await this.postcopy.pong(value)
         else await this.#answer((returnPath) => returnPath.pong(value))
         return

@@ -288,7 +288,7 @@ export class OutgoingMigration {
     try {
       await this.#postcopy!.run(link)
     } catch (error) {
-      this.#phase = 'sending' // the guest never ran there
+      if (this.#postcopy!.neverRan(error)) this.#phase = 'sending'
       throw error
     }
   }
@@ -432,7 +432,7 @@ export class OutgoingMigration {
     this.#f = undefined
   }
 
-  /** Everything as before: log off, guest running if it ran. */
+  /** Everything as before: log off, guest running if it ran; but not where it may run at the destination. */
   async #rollBack(reason: unknown): Promise<void> {
     const { machine, ramSaver, log } = this.#context
     const error = reason instanceof Error ? reason : new Error(String(reason))
@@ -444,7 +444,7 @@ export class OutgoingMigration {
     if (halt) {
       await halt.done.catch((stopError: unknown) => log.warn('the machine did not stop cleanly', { stopError }))
       // Whoever changed the run state meanwhile (a monitor's stop, a power-off) has the last word.
-      if (machine.runState === 'finish-migrate') {
+      if (machine.runState === 'finish-migrate' && this.#phase !== 'postcopy') {
         if (halt.before === 'running') machine.start()
         else machine.setRunState(halt.before)
       }

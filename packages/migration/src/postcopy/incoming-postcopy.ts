@@ -25,7 +25,13 @@ import { RamLoader } from '../ram/ram-load.ts'
 import { RAM_SECTION_VERSION } from '../ram/ram-records.ts'
 import { ReturnPathSender } from '../return-path.ts'
 import { arrivingPages, receivedBitmap } from './arriving-pages.ts'
-import { checkAdvise, MAX_PACKAGE_BYTES, parseDiscard, parseRecvBitmap } from './postcopy-commands.ts'
+import {
+  checkAdvise,
+  MAX_PACKAGE_BYTES,
+  PING_BEFORE_PACKAGE,
+  parseDiscard,
+  parseRecvBitmap,
+} from './postcopy-commands.ts'
 
 /** The package is read in pieces: its length is the peer's word. */
 const PACKAGE_PIECE_BYTES = 64 * 1024
@@ -51,6 +57,8 @@ export class IncomingPostcopy {
   failure: unknown
   readonly #parts: IncomingPostcopyParts
   #state: 'none' | 'advised' | 'listening' | 'running' = 'none'
+  /** PING 2 was answered: after that the source sends the package. */
+  #ready = false
   #returnPath: ReturnPathSender | undefined
   #channel: Channel | undefined
   #urgent: Channel | undefined
@@ -68,6 +76,14 @@ export class IncomingPostcopy {
   /** LISTEN was received: a failure is no reason to give the guest up. */
   get active(): boolean {
     return this.#state === 'listening' || this.#state === 'running'
+  }
+
+  /**
+   * The source may have handed the guest over, and what says so has not all come: it cannot know that the guest is not here.
+   * If the channel breaks now, the guest is told to go on there as soon as the source connects again.
+   */
+  get awaitsPackage(): boolean {
+    return this.#state === 'advised' && this.#ready && this.failure === undefined
   }
 
   get running(): boolean {
@@ -141,6 +157,20 @@ export class IncomingPostcopy {
       this.#recovery = undefined
       signal.removeEventListener('abort', abort)
     }
+  }
+
+  /** A source that was told to connect again hears that the guest is not here. */
+  async refuse(channel: Channel): Promise<void> {
+    await this.#returnPath!.shut(1)
+    const timer = setTimeout(() => void channel.close(), LAST_WORD_MS)
+    const rest = new Uint8Array(4096)
+    while ((await Promise.resolve(channel.read(rest)).catch(() => 0)) > 0);
+    clearTimeout(timer)
+  }
+
+  /** Before it is answered. */
+  pinged(value: number): void {
+    if (value === PING_BEFORE_PACKAGE) this.#ready = true
   }
 
   /** Nobody needs to hear it: a broken channel shows elsewhere. */

@@ -16,10 +16,9 @@ import type { MigrationContext } from '../context.ts'
 import { DestinationFailedError, MigrationStateError } from '../errors.ts'
 import { type ReturnPathHandlers, receiveReturnPath } from '../return-path.ts'
 import type { PageSource } from './page-source.ts'
-import { advisePayload, be32, discardPayloads, recvBitmapPayload } from './postcopy-commands.ts'
+import { advisePayload, be32, discardPayloads, PING_BEFORE_PACKAGE, recvBitmapPayload } from './postcopy-commands.ts'
 
-/** Values of PING before the package, at its end, and behind it. PING 1 opens the return path. */
-const PING_BEFORE_PACKAGE = 2
+/** Values of PING at the end of the package, and behind it. PING 1 opens the return path. */
 const PING_LOADED = 3
 const PING_AFTER_PACKAGE = 4
 /** The last bytes of the package, without which the destination cannot begin with any of it. */
@@ -141,7 +140,7 @@ export class OutgoingPostcopy {
         // Another failure may only be how we learn of this one.
         const said = await settled(link.returnPath, SAID_MS)
         await this.#close(why)
-        for (const e of [why, said]) if (this.#neverRan(e)) throw e
+        for (const e of [why, said]) if (this.neverRan(e)) throw e
         this.#parts.signal.throwIfAborted()
         context.log.warn(`postcopy is paused: ${why.message}`)
         context.note(why)
@@ -174,6 +173,10 @@ export class OutgoingPostcopy {
       .catch(async (error: unknown) => {
         const why = error instanceof Error ? error : new Error(String(error))
         await this.#close(why)
+        if (this.neverRan(why)) {
+          this.#paused!.reject(why)
+          return
+        }
         context.note(why)
         context.log.warn(`postcopy could not be resumed: ${why.message}`)
         context.setStatus('postcopy-paused')
@@ -276,7 +279,7 @@ export class OutgoingPostcopy {
   }
 
   /** It says that it failed, and it has not come to RUN: the guest can go on here. */
-  #neverRan(error: unknown): error is DestinationFailedError {
+  neverRan(error: unknown): error is DestinationFailedError {
     return error instanceof DestinationFailedError && error.status !== undefined && !this.#mayRun
   }
 

@@ -7,6 +7,8 @@ const RANGE_BYTES = 16
 const RANGES_PER_COMMAND = 12
 /** Version, length of a name of one byte, the byte, NUL, one range. */
 const DISCARD_MIN_BYTES = 20
+/** Value of the PING in front of the package. */
+export const PING_BEFORE_PACKAGE = 2
 export const MAX_PACKAGE_BYTES = 256 * 2 ** 20
 
 export interface PageRange {
