@@ -1,4 +1,4 @@
-/** A few of `pnpm kill:postcopy`: one of every kind where it matters most. */
+/** A few of `pnpm postcopy:kills`: one of every kind where it matters most. */
 import { expect, it } from 'vitest'
 import { stockQemuMissing } from '../stock-qemu/stock-qemu.ts'
 import { STEPS } from './cutting-proxy.ts'

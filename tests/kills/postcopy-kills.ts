@@ -2,7 +2,7 @@
  * Kills one side of a postcopy migration, or cuts the link, at every step, and looks what became of the guest: never two
  * running ones, and none lost where the protocol knows a way back. Real processes, killed with SIGKILL.
  *
- *   npx -y pnpm@12 kill:postcopy [--count 100] [--seed 1] [--pair emu-7.2,7.2] [--victim link] [--step "pong 3"] [--preempt]
+ *   npx -y pnpm@12 postcopy:kills [--count 100] [--seed 1] [--pair emu-7.2,7.2] [--victim link] [--step "pong 3"] [--preempt]
  */
 import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
