@@ -15,6 +15,7 @@ beforeEach(() => {
 afterEach(() => folder.remove())
 
 interface Move extends AsyncDisposable {
+  readonly statuses: { readonly from: MigrationStatus[]; readonly to: MigrationStatus[] }
   readonly from: TestVm
   readonly to: TestVm
   readonly guest: ReturnType<typeof createGuestMonitor>
@@ -42,6 +43,9 @@ async function inPostcopy({ harts = 1, order = 'best' as 'best' | 'worst', preem
     return vm
   }
   const [from, to] = [await side(), await side()]
+  const statuses = { from: [] as MigrationStatus[], to: [] as MigrationStatus[] }
+  from.migration.on('status', (status) => statuses.from.push(status))
+  to.migration.on('status', (status) => statuses.to.push(status))
   from.machine.start()
   await guest.until((g) => (g.last?.requests ?? 0) > 20, 30_000)
   const { uri, done: arrived } = await to.migration.incoming('tcp:127.0.0.1:0')
@@ -52,6 +56,7 @@ async function inPostcopy({ harts = 1, order = 'best' as 'best' | 'worst', preem
     from,
     to,
     guest,
+    statuses,
     sent,
     arrived,
     async check() {
@@ -97,6 +102,10 @@ describe('a guest whose memory follows it', { timeout: 60_000 }, () => {
       expect(() => from.migration.cancel()).toThrow(/cannot be cancelled/)
       await move.check()
       expect(from.migration.info().ram!['postcopy-bytes']).toBeGreaterThan(MiB)
+      expect(move.statuses).toEqual({
+        from: ['setup', 'active', 'device', 'postcopy-active', 'completed'],
+        to: ['setup', 'active', 'postcopy-active', 'completed'],
+      })
       const arrived = to.migration.info()
       expect(arrived['postcopy-blocktime']).toBeGreaterThan(0)
       expect(arrived['postcopy-vcpu-blocktime']).toEqual([arrived['postcopy-blocktime']])
@@ -132,6 +141,37 @@ describe('a guest whose memory follows it', { timeout: 60_000 }, () => {
     expect(shown).toContain(`0x${there.toString(16).padStart(8, '0')}`)
     to.machine.start()
     await move.check()
+    expect(move.statuses.from.slice(3)).toEqual([
+      ...(['postcopy-active', 'postcopy-paused', 'postcopy-recover-setup'] as const),
+      ...(['postcopy-recover', 'postcopy-active', 'completed'] as const),
+    ])
+    expect(move.statuses.to.slice(2)).toEqual([
+      ...(['postcopy-active', 'postcopy-paused', 'postcopy-recover', 'postcopy-active', 'completed'] as const),
+    ])
+  })
+
+  it('may be moved as ever with the capability on, and refuses what makes no sense then', async () => {
+    const guest = createGuestMonitor()
+    const kernel = embeddedGuestImage({ dirtyBytes: MiB, linesPerSecond: 20 })
+    const side = () => createVm({ kernel, ramBytes: 32 * MiB, onOutput: (text) => guest.push(text) })
+    await using from = await side()
+    await using to = await side()
+    for (const { migration } of [from, to]) {
+      expect(() => migration.startPostcopy()).toThrow(/no migration was started/)
+      expect(() => migration.pause()).toThrow(/postcopy/)
+      expect(() => migration.start('tcp:127.0.0.1:1', { resume: true })).toThrow(/no paused postcopy/)
+      await expect(migration.recover('tcp:127.0.0.1:0')).rejects.toThrow(/no paused postcopy/)
+      migration.setCapabilities([{ capability: 'postcopy-ram', state: true }])
+    }
+    from.machine.start()
+    await guest.until((g) => g.lines > 2, 30_000)
+    const { uri, done } = await to.migration.incoming('tcp:127.0.0.1:0')
+    await from.migration.migrate(uri)
+    await done
+    const { lines } = guest
+    await guest.until((g) => g.lines > lines + 3, 30_000)
+    expect(guest.problems).toEqual([])
+    expect(to.machine.memory.missing.count).toBe(0)
   })
 
   it('does not run at the source again when that lets go of it', async () => {
