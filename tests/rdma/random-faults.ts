@@ -130,6 +130,7 @@ async function runWith(real: Fabric, fault: Fault, step: number, pinAll: boolean
       throw new Error(`${where}: ${what}; ${ends}`)
     }
     const handedOver = to.status === 'completed'
+    const late = fired && !passes(fault) && (handedOver || from.status === 'completed')
     if (!fired || passes(fault)) demand(!error, 'what passes by itself ended the migration')
     if (error) {
       for (const e of [error.source, error.destination]) {
@@ -154,7 +155,6 @@ async function runWith(real: Fabric, fault: Fault, step: number, pinAll: boolean
     }
     const codeOf = (e: unknown) => (FerryError.isInstance(e) ? e.code : undefined)
     const codes = [codeOf(error?.source), codeOf(error?.destination)]
-    const late = fired && !passes(fault) && (handedOver || from.status === 'completed')
     return { seed, fault, step, fired, outcome: error ? 'failed' : 'completed', late, codes }
   } finally {
     injector?.stop()
