@@ -106,6 +106,36 @@ describe.each(FABRICS)('over the %s fabric', (_, make) => {
     }
   })
 
+  it('the embedded guest goes before its memory: what is left travels in the stream', { timeout: 60_000 }, async () => {
+    const guest = createGuestMonitor()
+    const kernel = embeddedGuestImage({ dirtyBytes: 16 * MiB, dirtyBytesPerSecond: 8 * MiB, linesPerSecond: 20 })
+    const log = wireLog(make())
+    const side = () => vmOver(log.fabric, { kernel, ramBytes: 32 * MiB, onOutput: (text) => guest.push(text) })
+    const [from, to] = [(await side()).vm, (await side()).vm]
+    try {
+      for (const { migration } of [from, to]) {
+        migration.setCapabilities([{ capability: 'postcopy-ram', state: true }])
+        migration.setParameters({ 'max-bandwidth': 4 * MiB })
+      }
+      from.machine.start()
+      await guest.until((g) => g.lines > 10, 30_000)
+      const { uri, done } = await to.migration.incoming('rdma:127.0.0.1:0')
+      const sent = from.migration.start(uri)
+      from.migration.startPostcopy()
+      await Promise.all([sent.done, done])
+      expect(from.migration.info().ram!['postcopy-bytes']).toBeGreaterThan(MiB)
+      expect(tally(log.entries).QEMU_FILE!.bytes).toBeGreaterThan(MiB)
+      const { lines } = guest
+      await guest.until((g) => g.lines > lines + 3, 30_000)
+      to.type('q')
+      await guest.until((g) => g.verdicts.length > 0, 30_000)
+      expect(guest.problems).toEqual([])
+      expect(guest.verdicts[0]).toMatchObject({ ok: true, errors: 0 })
+    } finally {
+      await Promise.all([from[Symbol.asyncDispose](), to[Symbol.asyncDispose]()])
+    }
+  })
+
   it.skipIf(noLinux && !required)(
     'Linux moves under load, and costs what the arithmetic says',
     { timeout: 300_000 },

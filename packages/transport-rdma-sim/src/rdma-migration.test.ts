@@ -105,4 +105,19 @@ describe.each(FABRICS)('a migration over rdma on the %s fabric', (_, make) => {
     expect(a.runState).toBe('running')
     await a.stop()
   })
+
+  it('says where its peer is, and without an address listens for this host only', async () => {
+    const warnings: string[] = []
+    const log = { debug() {}, warn: (message: string) => void warnings.push(message), guestError() {} }
+    const context = { signal: new AbortController().signal, log }
+    const transport = rdma({ device: softwareDevice(make()) })
+    const listener = await transport.listen(transport.parseAddress(':0'), context)
+    expect(warnings).toEqual([expect.stringMatching(/^rdma::0 listens for this host only; .*0.0.0.0 for all/)])
+    const near = await transport.connect(listener.address, context)
+    const { value: far } = await listener[Symbol.asyncIterator]().next()
+    // Within a process there is no network, and nobody to be asked for encryption.
+    const expected = make === FABRICS[1]![1] ? '127.0.0.1' : undefined
+    expect([near.remoteAddress, far.remoteAddress]).toEqual([expected, expected])
+    await Promise.all([near.close(), far.close(), listener[Symbol.asyncDispose]()])
+  })
 })

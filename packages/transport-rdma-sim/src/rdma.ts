@@ -121,6 +121,9 @@ async function listen(
   { signal, log }: TransportContext,
 ): Promise<Listener<RdmaAddress>> {
   const { returnPath = true, returnPathTimeoutMs = RETURN_PATH_TIMEOUT_MS } = options
+  if (wanted.host === '') {
+    log.warn(`rdma::${wanted.port} listens for this host only; to let others in, name an address (0.0.0.0 for all)`)
+  }
   const below = await device.connections.listen(wanted, { signal })
   const ready: Channel[] = []
   let wake = () => {}
@@ -148,6 +151,12 @@ async function listen(
       control.connected(connection)
       const first = half
       if (first) {
+        if (first.incoming.remoteAddress !== connection.remoteAddress) {
+          throw new RdmaConnectError(
+            undefined,
+            `${connection.remoteAddress} is not where the first connection came from`,
+          )
+        }
         half = undefined
         clearTimeout(first.timer)
         complete(first.incoming, first.pinAll, control)
@@ -168,8 +177,11 @@ async function listen(
       } else complete(control, pinAll)
     } catch (error) {
       log.warn(`rdma: a connection was refused: ${(error as Error).message}`, { error })
-      request.reject()
-      await control?.close()
+      if (control?.established) await control.close(error as Error)
+      else {
+        request.reject()
+        await control?.close()
+      }
     }
   }
   const close = async (): Promise<void> => {

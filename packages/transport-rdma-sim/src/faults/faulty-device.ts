@@ -54,6 +54,7 @@ export function faultyDevice(device: RdmaDevice, step: number, fault: VerbsFault
         if (due('registration')) throw new VerbsResourceError('the host refused to pin the memory (injected)')
         return real.registerMemory(bytes, access)
       },
+      deallocate: () => real.deallocate(),
     }
     inner.set(domain, real)
     return domain

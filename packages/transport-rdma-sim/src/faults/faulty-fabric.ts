@@ -38,6 +38,7 @@ export function faultyFabric(fabric: Fabric, step: number, fault: WireFault): Fa
     get heardAt() {
       return silent() ? 0 : link.heardAt
     },
+    remoteAddress: link.remoteAddress,
     send(frame, payload) {
       if (steps++ >= step && !fired) fire(link, frame)
       if (silent()) return

@@ -122,6 +122,14 @@ export class ControlConnection {
     })
   }
 
+  get established(): boolean {
+    return this.#connection !== undefined
+  }
+
+  get remoteAddress(): string | undefined {
+    return this.#connection?.remoteAddress
+  }
+
   get failure(): Error | undefined {
     return this.#failure
   }
@@ -217,7 +225,7 @@ export class ControlConnection {
     this.#events[Symbol.dispose]()
     this.queuePair.destroy()
     this.#completions.destroy()
-    for (const { region } of [this.#send, ...this.#receives]) region.deregister()
+    this.domain.deallocate()
   }
 
   #exclusive<T>(run: () => Promise<T>): Promise<T> {

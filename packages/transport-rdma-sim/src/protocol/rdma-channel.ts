@@ -24,6 +24,7 @@ export interface RdmaChannelParts {
 export class RdmaChannel implements Channel {
   readonly features: Channel['features']
   readonly ramHooks: RamHooks
+  readonly remoteAddress?: string
   readonly #outgoing: ControlConnection | undefined
   readonly #incoming: ControlConnection | undefined
   #message: ControlMessage | undefined
@@ -40,6 +41,8 @@ export class RdmaChannel implements Channel {
     this.#outgoing = outgoing
     this.#incoming = incoming
     this.ramHooks = ramHooks
+    const { remoteAddress } = (incoming ?? outgoing)!
+    if (remoteAddress !== undefined) this.remoteAddress = remoteAddress
     this.features = outgoing && incoming ? BOTH_WAYS : ONE_WAY
     if (outgoing && incoming) {
       // One without the other is of no use, unless it ended in order.

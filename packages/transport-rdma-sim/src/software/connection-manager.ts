@@ -224,6 +224,7 @@ function handshake(
 
 class SoftwareConnection implements Connection, LinkReceiver {
   readonly privateData: Uint8Array
+  readonly remoteAddress: string | undefined
   readonly disconnected: Promise<DisconnectReason>
   readonly #resolve: (reason: DisconnectReason) => void
   readonly #link: Link
@@ -236,6 +237,7 @@ class SoftwareConnection implements Connection, LinkReceiver {
     this.#link = link
     this.#queuePair = queuePair
     this.privateData = privateData
+    this.remoteAddress = link.remoteAddress
     const { promise, resolve } = Promise.withResolvers<DisconnectReason>()
     this.disconnected = promise
     this.#resolve = resolve

@@ -5,6 +5,8 @@ import type { Frame } from './frame.ts'
 export interface Link {
   /** To be set before the turn in which the link was obtained ends. */
   receiver: LinkReceiver | undefined
+  /** IP address of the other end; absent: it is of this process. */
+  readonly remoteAddress?: string
   /** When anything came in last; of `performance.now()`, ms. */
   readonly heardAt: number
   /** The payload is borrowed until this returns or settles. Never fails: a link that broke tells its receiver. */

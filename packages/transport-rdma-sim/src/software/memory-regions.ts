@@ -59,6 +59,10 @@ export class SoftwareProtectionDomain implements ProtectionDomain {
     return region
   }
 
+  deallocate(): void {
+    for (const region of [...this.#local.values()]) region.deregister()
+  }
+
   /** @returns undefined: a key does not cover its range, or does not allow writing where `write` asks for it */
   local(list: readonly ScatterGather[], write: boolean): Uint8Array[] | undefined {
     const views: Uint8Array[] = []

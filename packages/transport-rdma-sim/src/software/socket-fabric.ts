@@ -51,10 +51,12 @@ export function socketFabric(): Fabric {
     },
     async listen(wanted, arrived, signal) {
       if (signal.aborted) throw new RdmaListenError(wanted, 'given up', { cause: signal.reason })
+      // Who names no address has not said that other hosts may come. To take them all is 0.0.0.0 or [::].
+      const host = wanted.host || '127.0.0.1'
       const server = createServer({ noDelay: true }, (socket) => arrived(new SocketLink(socket)))
       await new Promise<void>((resolve, reject) => {
         server.once('error', (cause) => reject(new RdmaListenError(wanted, reasonOf(cause), { cause })))
-        server.listen({ host: wanted.host || undefined, port: wanted.port, backlog: BACKLOG }, resolve)
+        server.listen({ host, port: wanted.port, backlog: BACKLOG }, resolve)
       })
       server.on('error', () => {})
       const close = async () => {
@@ -64,8 +66,8 @@ export function socketFabric(): Fabric {
         await new Promise((resolve) => setImmediate(resolve))
       }
       signal.addEventListener('abort', close)
-      const { address, port } = server.address() as AddressInfo
-      return { address: { host: wanted.host || address, port }, close }
+      const { port } = server.address() as AddressInfo
+      return { address: { host, port }, close }
     },
   }
 }
@@ -80,6 +82,7 @@ function reasonOf(cause: unknown): string {
 class SocketLink implements Link {
   receiver: LinkReceiver | undefined
   heardAt = performance.now()
+  readonly remoteAddress: string | undefined
   readonly #socket: Socket
   readonly #header = new Uint8Array(FRAME_HEADER_BYTES)
   #headerBytes = 0
@@ -92,6 +95,7 @@ class SocketLink implements Link {
 
   constructor(socket: Socket) {
     this.#socket = socket
+    this.remoteAddress = socket.remoteAddress
     socket.on('data', (chunk: Uint8Array) => this.#take(chunk))
     socket.on('drain', () => socket.resume())
     socket.on('error', (error) => (this.#failure ??= error))

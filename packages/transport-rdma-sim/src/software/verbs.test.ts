@@ -21,6 +21,7 @@ function lossy(fabric: Fabric, lose: (frame: Frame) => boolean): Fabric {
     get heardAt() {
       return link.heardAt
     },
+    remoteAddress: link.remoteAddress,
     send: (frame, payload) => (lose(frame) ? undefined : link.send(frame, payload)),
     close: () => link.close(),
     destroy: () => link.destroy(),
@@ -305,6 +306,8 @@ describe.each(FABRICS)('verbs over the %s fabric', (_, make) => {
     expect(() => domain.registerMemory(new Uint8Array(1), {})).toThrow(VerbsResourceError)
     region.deregister()
     region.deregister()
+    domain.registerMemory(new Uint8Array(1), {})
+    domain.deallocate()
     domain.registerMemory(new Uint8Array(1), {})
     expect(() => domain.registerMemory(new Uint8Array(1), { remoteWrite: true })).toThrow(VerbsResourceError)
   })

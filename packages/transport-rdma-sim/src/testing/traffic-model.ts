@@ -21,6 +21,7 @@ export function observed<A>(transport: Transport<A>): { transport: Transport<A>;
     const { sender, receiver } = channel.ramHooks ?? {}
     return {
       features: channel.features,
+      remoteAddress: channel.remoteAddress,
       finish: channel.finish && (() => channel.finish!()),
       ramHooks: { receiver, sender: sender && watchSender(sender, asked) },
       read: (into) => channel.read(into),

@@ -35,6 +35,7 @@ export function wireLog(fabric: Fabric): WireLog {
     get heardAt() {
       return link.heardAt
     },
+    remoteAddress: link.remoteAddress,
     send(frame, payload = []) {
       if (frame.kind === FrameKind.WRITE) entries.push({ connection, direction, name: 'WRITE', bytes: frame.length })
       if (frame.kind === FrameKind.SEND) {

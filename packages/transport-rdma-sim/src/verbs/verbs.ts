@@ -5,7 +5,7 @@
 
 /** `rdma:host:port`. */
 export interface RdmaAddress {
-  /** Name or number without brackets; empty: any address (only for listening). */
+  /** Name or number without brackets; empty: this host alone (only for listening). */
   readonly host: string
   /** 0: the back end picks one (only for listening). */
   readonly port: number
@@ -49,6 +49,8 @@ export interface AsyncEvent {
 export interface ProtectionDomain {
   /** @throws VerbsResourceError the device has no room for another, or the host refused to pin the memory */
   registerMemory(bytes: Uint8Array, access: MemoryAccess): MemoryRegion
+  /** With the regions that are left. Its queue pairs are gone by then. */
+  deallocate(): void
 }
 
 /** Reading by this side is always allowed. Nothing here needs reads by the peer, so there is no flag for it. */
@@ -207,6 +209,8 @@ export type DisconnectReason = 'peer' | 'local' | 'lost' | 'device'
 export interface Connection {
   /** What the peer sent along. */
   readonly privateData: Uint8Array
+  /** IP address of the peer; absent: it is of this process. */
+  readonly remoteAddress?: string
   /** Settles when it ends; both queue pairs are in `error` by then. */
   readonly disconnected: Promise<DisconnectReason>
   /** After what was posted has completed; the peer is told. */
