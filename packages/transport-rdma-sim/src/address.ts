@@ -3,7 +3,7 @@ import type { RdmaAddress } from './verbs/verbs.ts'
 
 /** @throws RdmaAddressError what follows `rdma:` is not `host:port` */
 export function parseRdmaAddress(text: string): RdmaAddress {
-  const match = /^(?:\[([^\]]+)\]|([^:[\],]*)):([^:]*)$/.exec(text)
+  const match = /^(?:\[([^\]]+)\]|([^:[\],]*)):([^:,]*)$/.exec(text)
   if (!match) {
     const problem = text.includes(',')
       ? 'expected host:port; there are no options'

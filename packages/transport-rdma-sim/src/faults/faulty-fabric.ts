@@ -1,4 +1,4 @@
-import { type Frame, FrameKind } from '../software/frame.ts'
+import { FrameKind } from '../software/frame.ts'
 import type { Fabric, Link } from '../software/link.ts'
 
 /** What can happen to a cable. */
@@ -23,6 +23,8 @@ export function faultyFabric(fabric: Fabric, step: number, fault: WireFault): Fa
   let steps = 0
   let fired = false
   let losing = 0
+  let corrupting = false
+  const silent = () => fired && fault.kind === 'silence'
   const wrap = (link: Link): Link => ({
     get receiver() {
       return link.receiver
@@ -40,7 +42,7 @@ export function faultyFabric(fabric: Fabric, step: number, fault: WireFault): Fa
     },
     remoteAddress: link.remoteAddress,
     send(frame, payload) {
-      if (steps++ >= step && !fired) fire(link, frame)
+      if (steps++ >= step && !fired) fire(link)
       if (silent()) return
       if (losing > 0 && frame.kind >= FrameKind.SEND) {
         losing--
@@ -55,9 +57,7 @@ export function faultyFabric(fabric: Fabric, step: number, fault: WireFault): Fa
     close: () => link.close(),
     destroy: () => link.destroy(),
   })
-  let corrupting = false
-  const silent = () => fired && fault.kind === 'silence'
-  function fire(link: Link, _frame: Frame): void {
+  function fire(link: Link): void {
     fired = true
     if (fault.kind === 'lose') losing = fault.frames
     else if (fault.kind === 'corrupt') corrupting = true

@@ -169,7 +169,7 @@ export class ControlConnection {
     return this.#exclusive(async () => {
       this.#throwIfFailed()
       const early = this.#arrived[0]
-      if (early && early.type !== ControlType.ERROR) {
+      if (early) {
         throw this.fail(new RdmaProtocolError(controlName(early.type), 'it was sent without a READY', 4))
       }
       await this.#post({ type: ControlType.READY, repeat: 1 }, [])
