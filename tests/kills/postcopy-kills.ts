@@ -36,9 +36,17 @@ export interface Kill {
  * - `recovered`: after `migrate-recover` it is whole at the destination
  * - `at the destination`: it had everything
  * - `with its process`: the process that held it, or half of it, was killed
+ * - `stuck in stock`: a stock source that could go on with the guest does not
  * - `stranded`: one side waits and the other is gone, though it was not killed: nobody can know whether it ran
  */
-export type Fate = 'at the source' | 'recovered' | 'at the destination' | 'with its process' | 'stranded' | 'no strike'
+export type Fate =
+  | 'at the source'
+  | 'recovered'
+  | 'at the destination'
+  | 'with its process'
+  | 'stranded'
+  | 'stuck in stock'
+  | 'no strike'
 
 interface Side {
   readonly qmp: QmpClient
@@ -186,7 +194,10 @@ export async function killOnce({ pair, victim, step, preempt = false }: Kill): P
     if (first === 'completed') return 'no strike'
     if (victim !== 'link') proxy.cut()
 
-    const end = await settle(source, destination, wrong)
+    const stockSource = !pair[0].startsWith('emu')
+    const end = await settle(source, destination, wrong, stockSource)
+    // 10.0.2: "Unknown ending state", and the guest stands for ever.
+    if (stockSource && victim === 'link' && end.source?.migration === 'device') return 'stuck in stock'
     if (end.source?.running && ranThere) throw wrong('the guest runs at the source, and had run at the destination')
     if (end.source?.running) {
       await goesOn(guest, source, wrong)
@@ -208,9 +219,15 @@ export async function killOnce({ pair, victim, step, preempt = false }: Kill): P
       return 'stranded'
     const again = await listening(destination, 'migrate-recover')
     await source.qmp.execute('migrate', { uri: again, resume: true })
-    await until(async () => ['completed', 'failed'].includes((await source.status()).migration), 30_000).catch(() => {
-      throw wrong('it was not recovered')
-    })
+    const recovered = await until(
+      async () => ['completed', 'failed'].includes((await source.status()).migration),
+      stockSource ? 10_000 : 30_000,
+    ).then(
+      () => true,
+      () => false,
+    )
+    if (!recovered && stockSource && !ranThere) return 'stuck in stock'
+    if (!recovered) throw wrong('it was not recovered')
     if ((await source.status()).migration === 'failed') {
       if (ranThere) throw wrong('the guest goes back to the source, and had run at the destination')
       await goesOn(guest, source, wrong)
@@ -257,11 +274,11 @@ const MOVING = [
 type End = Awaited<ReturnType<Side['status']>> | undefined
 
 /** Watches both until neither changes any more. @throws both run at once */
-async function settle(source: Side, destination: Side, wrong: (what: string) => Error) {
+async function settle(source: Side, destination: Side, wrong: (what: string) => Error, stockSource: boolean) {
   const look = (side: Side): Promise<End> =>
     side.alive ? side.status().catch(() => undefined) : Promise.resolve(undefined)
   let quiet = 0
-  for (const limit = Date.now() + 30_000; ; await delay(20)) {
+  for (const limit = Date.now() + (stockSource ? 10_000 : 30_000); ; await delay(20)) {
     const [s, d] = [await look(source), await look(destination)]
     if (s?.running && d?.running) throw wrong('two guests run')
     const moving = [s, d].some(
@@ -272,6 +289,7 @@ async function settle(source: Side, destination: Side, wrong: (what: string) => 
     )
     quiet = moving ? 0 : quiet + 1
     if (quiet >= 10) return { source: s, destination: d }
+    if (Date.now() > limit && stockSource && s?.migration === 'device') return { source: s, destination: d }
     if (Date.now() > limit) throw wrong(`it does not come to rest: ${JSON.stringify([s, d])}`)
   }
 }

@@ -163,8 +163,8 @@ export class IncomingMigration {
         break
       } catch (error) {
         this.#abort.signal.throwIfAborted()
-        const { active, awaitsPackage } = this.postcopy
-        if (!active && !awaitsPackage) throw this.postcopy.failure ?? error
+        const { active } = this.postcopy
+        if (!active && !this.postcopy.lostPackage(error)) throw this.postcopy.failure ?? error
         const next = await this.postcopy.paused(error)
         if (!active) {
           await this.postcopy.refuse(next)

@@ -10,6 +10,7 @@ import {
   createQEMUFileReader,
   createQEMUFileWriter,
   drive,
+  FerryError,
   PAGE_BYTES,
   type QEMUFileReader,
   type RamBlock,
@@ -17,6 +18,7 @@ import {
   StreamFormatError,
   StreamLoader,
   type StreamLoaderOptions,
+  StreamTruncatedError,
   type Transport,
 } from '@ferryvm/core'
 import { type MigrationContext, uriOf } from '../context.ts'
@@ -82,8 +84,10 @@ export class IncomingPostcopy {
    * The source may have handed the guest over, and what says so has not all come: it cannot know that the guest is not here.
    * If the channel breaks now, the guest is told to go on there as soon as the source connects again.
    */
-  get awaitsPackage(): boolean {
-    return this.#state === 'advised' && this.#ready && this.failure === undefined
+  lostPackage(error: unknown): boolean {
+    if (this.#state !== 'advised' || !this.#ready || this.failure !== undefined) return false
+    const codes = ['FERRY_STREAM_TRUNCATED', 'FERRY_CHANNEL_CLOSED']
+    return FerryError.isInstance(error) ? codes.includes(error.code) : true
   }
 
   get running(): boolean {
@@ -132,9 +136,7 @@ export class IncomingPostcopy {
     void this.#urgent?.close().catch(() => {})
   }
 
-  /**
-   * The channel is broken. Resolves with the next one.
-   */
+  /** The channel is broken. Resolves with the next one. */
   async paused(error: unknown): Promise<Channel> {
     const { context, signal } = this.#parts
     context.log.warn(`postcopy is paused: ${(error as Error).message}`)
@@ -218,9 +220,12 @@ export class IncomingPostcopy {
     const reader = createQEMUFileReader(channel)
     const loader = this.#pageLoader()
     void (async () => {
-      for (;;) {
+      for (let saidSo = false; ; saidSo = true) {
         await reader.fill(1)
-        if (reader.available === 0) return
+        if (reader.available === 0) {
+          if (saidSo) return
+          throw new StreamTruncatedError(reader.position, 8, 0)
+        }
         await drive(reader, loader.load(reader, RAM_SECTION_VERSION))
       }
     })().catch((error: Error) => {
