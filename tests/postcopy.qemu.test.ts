@@ -40,7 +40,7 @@ describe('Linux under load', { timeout: 240_000 }, () => {
       const hops = await travel(journey, folder.path)
       expect(hops.length).toBe(machines.length - 1)
       for (const { postcopy: after } of hops) {
-        expect(after!.requests).toBeGreaterThan(5)
+        expect(after!.requests).toBeGreaterThan(0)
         expect(after!.bytes).toBeGreaterThan(2 ** 20)
       }
     })
@@ -120,7 +120,7 @@ describe('the embedded guest', { timeout: 60_000 }, () => {
         await guest.until((g) => g.lines > lines, 30_000)
         await from.configure({ parameters: { 'max-postcopy-bandwidth': 0 } })
         const { postcopy } = await move.check()
-        expect(postcopy!.requests).toBeGreaterThan(5)
+        expect(postcopy!.requests).toBeGreaterThan(0)
       })
     }
   }

@@ -12,9 +12,7 @@ it.each<[step: string, Kill['victim'], Kill['pair'], Fate]>([
   ['discard', 'link', ours, 'at the source'],
   ['ping 2', 'destination', ours, 'at the source'],
   ['pong 3', 'link', ours, 'recovered'],
-  ['fifth request', 'link', ['emu-7.2', '7.2'], 'recovered'],
   ['fifth request', 'link', ['7.2', 'emu-7.2'], 'recovered'],
-  ['pages behind the guest', 'source', ours, 'with its process'],
 ])('at "%s" the %s of %s breaks: the guest is %s', { timeout: 120_000 }, async (name, victim, pair, fate) => {
   if (no72 && pair !== ours) return
   const step = STEPS.find((s) => s.name === name)!
