@@ -44,7 +44,9 @@ it('every example in a README or guide compiles', { timeout: 120_000 }, () => {
       ...options,
       noUnusedLocals: false,
       // The example package is not one of ours, so it is in no node_modules.
-      paths: { 'acme-rng': [join(root, 'examples/acme-rng/src/index.ts')] },
+      paths: Object.fromEntries(
+        ['acme-rng', 'transport-websocket'].map((name) => [name, [join(root, 'examples', name, 'src/index.ts')]]),
+      ),
     },
   )
   const complaints = blocks.flatMap(({ document, line, file }) => {

@@ -1,18 +1,43 @@
 /**
  * Does what a third party does with what we publish: installs the tarballs with npm in a folder outside the workspace, type-checks,
- * tests and builds `examples/acme-rng` there, and moves a guest with that device between two processes of the installed `emu`.
+ * tests and builds an example there (a device or a transport), and moves a guest with it between two processes of the installed
+ * `emu`.
  *
- *     node --conditions=source tooling/check-example.ts <folder with tarballs>
+ *     node --conditions=source tooling/check-example.ts <folder with tarballs> <name below examples/>
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { cpSync, globSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { cpSync, globSync, mkdtempSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { QmpClient } from '../apps/emu/src/qmp-client.ts'
 
 const root = resolve(import.meta.dirname, '..')
 const tarballs = resolve(process.argv[2] ?? '')
-const folder = mkdtempSync(join(tmpdir(), 'acme-rng-'))
+const plugin = ['-plugin', './src/index.ts']
+
+interface Example {
+  /** Options of `emu run` that use it. */
+  readonly options: readonly string[]
+  /** A section of device state that is its own. */
+  readonly section?: string
+  /** Where the destination listens. */
+  incoming(): Promise<string>
+}
+const EXAMPLES: Readonly<Record<string, Example>> = {
+  'acme-rng': {
+    options: [...plugin, '-device', 'acme-rng,seed=7'],
+    section: 'acme-rng',
+    incoming: async () => 'tcp:127.0.0.1:0',
+  },
+  // What a port of the system's choice became, query-migrate says for our own transports only.
+  'transport-websocket': { options: plugin, incoming: async () => `ws://127.0.0.1:${await freePort()}/guest` },
+}
+const name = process.argv[3] ?? ''
+const example = EXAMPLES[name]
+if (!example) throw new Error(`"${name}" is none of ${Object.keys(EXAMPLES).join(', ')}`)
+const { options: exampleOptions, section } = example
+const folder = mkdtempSync(join(tmpdir(), `${name}-`))
 const bin = (name: string) => join(folder, 'node_modules/.bin', name)
 /** No trace of the workspace: neither its executables nor its export condition. */
 const env: NodeJS.ProcessEnv = { ...process.env, NODE_OPTIONS: '' }
@@ -35,7 +60,7 @@ function check(condition: unknown, complaint: string): asserts condition {
 }
 
 function writePackage(): void {
-  cpSync(join(root, 'examples/acme-rng'), folder, {
+  cpSync(join(root, 'examples', name), folder, {
     recursive: true,
     filter: (path) => !/[/\\](node_modules|dist|\.turbo)$/.test(path),
   })
@@ -54,12 +79,18 @@ function writePackage(): void {
   writeFileSync(join(folder, 'package.json'), JSON.stringify(manifest, null, 2))
 }
 
-const DEVICE = ['-plugin', './src/index.ts', '-device', 'acme-rng,seed=7']
+async function freePort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as { port: number }
+  await new Promise((resolve) => server.close(resolve))
+  return port
+}
 
-async function startEmu(name: string, ...args: string[]) {
-  const socket = join(folder, `${name}.qmp`)
+async function startEmu(side: string, ...args: string[]) {
+  const socket = join(folder, `${side}.qmp`)
   const devices = [
-    ...DEVICE,
+    ...exampleOptions,
     ...['-device', 'intel-iommu', '-drive', 'file=disk.img,if=none,id=hd0'],
     ...['-device', 'virtio-blk-pci,drive=hd0,disable-legacy=on,iommu_platform=on'],
   ]
@@ -70,7 +101,7 @@ async function startEmu(name: string, ...args: string[]) {
   child.stderr.setEncoding('utf8').on('data', (text) => (out.text += text))
   const exited = new Promise<number | null>((done) => child.once('exit', done))
   const early = exited.then((code) => {
-    throw new Error(`emu ${name} ended with status ${code}\n${out.text}`)
+    throw new Error(`emu ${side} ended with status ${code}\n${out.text}`)
   })
   early.catch(() => {})
   children.push(child)
@@ -86,7 +117,7 @@ async function eventually(condition: () => boolean, complaint: () => string): Pr
   }
 }
 
-/** Boots the embedded guest with the plugin's device, moves it to another process, and lets the guest say how that was. */
+/** Boots the embedded guest with the plugin, moves it to another process, and lets the guest say how that was. */
 async function migrate(): Promise<void> {
   writeFileSync(join(folder, 'disk.img'), '')
   truncateSync(join(folder, 'disk.img'), 8 * 2 ** 20)
@@ -95,15 +126,17 @@ async function migrate(): Promise<void> {
     () => here.out.text.split('\n').length > 10,
     () => `the guest prints nothing:\n${here.out.text}`,
   )
-  const there = await startEmu('b', '-incoming', 'tcp:127.0.0.1:0', '-report-sections')
-  const [address] = (await there.qmp.execute('query-migrate'))['socket-address']
+  const incoming = await example!.incoming()
+  const there = await startEmu('b', '-incoming', incoming, '-report-sections')
+  const [address] = (await there.qmp.execute('query-migrate'))['socket-address'] ?? []
   await here.qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] })
-  await here.qmp.execute('migrate', { uri: `tcp:${address.host}:${address.port}` })
+  await here.qmp.execute('migrate', { uri: address ? `tcp:${address.host}:${address.port}` : incoming })
   const end = await here.qmp.waitEvent((e) => e.event === 'MIGRATION' && /completed|failed/.test(`${e.data?.status}`))
   check(end.data?.status === 'completed', `the migration ended as ${end.data?.status}\n${there.out.text}`)
   await here.qmp.execute('quit')
   check((await here.exited) === 0, 'the source did not quit with status 0')
-  check(there.out.text.includes('"idstr":"acme-rng"'), `no section acme-rng arrived:\n${there.out.text}`)
+  if (section)
+    check(there.out.text.includes(`"idstr":"${section}"`), `no section ${section} arrived:\n${there.out.text}`)
   there.child.stdin.write('q')
   const code = await there.exited
   check(code === 0, `the guest is not content (status ${code}):\n${there.out.text.slice(-2000)}`)
@@ -113,10 +146,15 @@ async function migrate(): Promise<void> {
 function usedByName(): void {
   const project = join(folder, 'project')
   for (const part of ['package.json', 'dist'])
-    cpSync(join(folder, part), join(project, 'node_modules/acme-rng', part), { recursive: true })
-  const args = ['info', 'sections', '-plugin', 'acme-rng', '-device', 'acme-rng']
+    cpSync(join(folder, part), join(project, 'node_modules', name, part), { recursive: true })
+  // What the package depends on is installed beside it.
+  const { dependencies = {} } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
+  for (const other of Object.keys(dependencies)) {
+    symlinkSync(join(folder, 'node_modules', other), join(project, 'node_modules', other))
+  }
+  const args = ['info', 'sections', '-plugin', name, ...exampleOptions.slice(plugin.length)]
   const sections = execFileSync(bin('emu'), args, { cwd: project, env, encoding: 'utf8' })
-  check(sections.includes('acme-rng'), `no section acme-rng in\n${sections}`)
+  check(sections.includes(section ?? 'ram'), `no section ${section ?? 'ram'} in\n${sections}`)
 }
 
 try {
@@ -125,8 +163,11 @@ try {
   run('types', bin('tsc'), [])
   run('tests', bin('vitest'), ['run'])
   run('build', bin('tsup'), [])
-  const sections = run('emu info sections', bin('emu'), ['info', 'sections', ...DEVICE])
-  check(/^ +\d+ +0 +1 +0 {2}acme-rng$/m.test(sections), `no section acme-rng in\n${sections}`)
+  const sections = run('emu info sections', bin('emu'), ['info', 'sections', ...exampleOptions])
+  if (section) {
+    const line = new RegExp(`^ +\\d+ +0 +1 +0 {2}${section}$`, 'm')
+    check(line.test(sections), `no section ${section} in\n${sections}`)
+  }
   usedByName()
   const started = performance.now()
   await migrate()

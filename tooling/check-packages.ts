@@ -1,7 +1,7 @@
 /**
  * Checks what would be published: builds every public package, packs it, and looks at the tarball: what is in it, export
- * maps and types (publint, are-the-types-wrong), and that the third-party example works when everything is installed from
- * tarballs, outside the workspace.
+ * maps and types (publint, are-the-types-wrong), and that the third-party examples work when everything is installed
+ * from tarballs, outside the workspace.
  *
  *     pnpm check:packages [--keep <folder>]     the folder gets the tarballs
  */
@@ -100,15 +100,13 @@ try {
       }
       await Promise.all([worker(), worker()])
     })
-    await timed('example', async () => {
-      const args = [
-        '--conditions=source',
-        '--disable-warning=ExperimentalWarning',
-        'tooling/check-example.ts',
-        tarballs,
-      ]
-      const said = await run('third-party example from tarballs', process.execPath, args)
-      if (said !== undefined) console.log(`${said.trimEnd()}\nok     third-party example from tarballs`)
+    await timed('examples', async () => {
+      for (const example of ['acme-rng', 'transport-websocket']) {
+        const node = ['--conditions=source', '--disable-warning=ExperimentalWarning']
+        const what = `${example}, installed from tarballs`
+        const said = await run(what, process.execPath, [...node, 'tooling/check-example.ts', tarballs, example])
+        if (said !== undefined) console.log(`${said.trimEnd()}\nok     ${what}`)
+      }
     })
   }
 } finally {

@@ -9,6 +9,7 @@ import { rawFile } from '@ferryvm/devices-virtio/node'
 import { stockQemu10 } from '../stock-qemu/stock-10.ts'
 import { startStockQemu } from '../stock-qemu/stock-qemu.ts'
 import { giveDescriptor, type QmpSpeaker } from './give-descriptor.ts'
+import { HOST, tlsObjects } from './tls-folders.ts'
 import { createVm } from './vm.ts'
 
 /** `emu-7.2` and `emu-10.0` are ours with the profile of that release. */
@@ -28,6 +29,8 @@ export interface PeerBoot {
   readonly userNet?: boolean
   /** The guest goes before its memory. */
   readonly postcopy?: PostcopyOptions
+  /** Its migrations go over TLS, with the files of that folder. */
+  readonly tls?: { readonly kind: 'x509' | 'psk' | 'anon'; readonly dir: string }
   /** A descriptor of this process, given away: what {@link Peer.incomingFd} is for the peer. */
   readonly incomingFd?: number
   /** See `rv64`; for ours. */
@@ -95,7 +98,7 @@ export interface Peer extends AsyncDisposable {
 export type PeerRole = 'source' | 'destination'
 
 export async function createPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder: string): Promise<Peer> {
-  return kind.startsWith('emu') ? emuPeer(kind, boot) : stockPeer(kind, role, boot, folder)
+  return kind.startsWith('emu') ? emuPeer(kind, role, boot) : stockPeer(kind, role, boot, folder)
 }
 
 /** How two peers meet. Addresses say different things to each of them, and files are complete before they are read. */
@@ -134,7 +137,12 @@ export async function movePeer(
 const nothing = () => undefined
 const nowMs = () => performance.timeOrigin + performance.now()
 
-async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
+/** Value of -object. */
+const tlsObject = (role: PeerRole, { kind, dir }: NonNullable<PeerBoot['tls']>) =>
+  `tls-creds-${kind},id=tls0,dir=${dir},endpoint=${role === 'source' ? 'client' : 'server'}`
+const TLS_PARAMETERS = { 'tls-creds': 'tls0', 'tls-hostname': HOST }
+
+async function emuPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot): Promise<Peer> {
   const bytes = (path: string | undefined) => (path === undefined ? undefined : readFileSync(path))
   const { disk } = boot
   const vm = await createVm({
@@ -149,7 +157,11 @@ async function emuPeer(kind: PeerKind, boot: PeerBoot): Promise<Peer> {
     checkLoadOrder: true,
     devices: disk ? [virtioBlk({ drive: await rawFile(disk.path) }, { bus: disk.bus })] : [],
     onOutput: boot.onOutput,
+    ...(boot.tls && {
+      migrationOptions: { channelLayers: (await tlsObjects(tlsObject(role, boot.tls))).channelLayers },
+    }),
   })
+  if (boot.tls) vm.migration.setParameters(TLS_PARAMETERS)
   let done: Promise<void> | undefined
   if (boot.postcopy) {
     vm.migration.setCapabilities(postcopyCapabilities(boot.postcopy))
@@ -236,6 +248,7 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
         ? ['-drive', `file=${disk.path},if=none,id=d,format=raw,file.locking=off`, '-device', `${driver},drive=d`]
         : []),
       ...(boot.userNet ? ['-netdev', 'user,id=net0'] : []),
+      ...(boot.tls ? ['-object', tlsObject(role, boot.tls)] : []),
       ...(boot.stockArgs ?? []),
       ...(role === 'source' ? ['-S'] : ['-incoming', 'defer']),
     ],
@@ -243,6 +256,7 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
     binary,
     { inherit, onEvent: ({ name, atMs }) => void (times[name] = atMs) },
   )
+  if (boot.tls) await qemu.qmp('migrate-set-parameters', TLS_PARAMETERS)
   if (boot.postcopy) {
     await qemu.qmp('migrate-set-capabilities', { capabilities: postcopyCapabilities(boot.postcopy) })
     await qemu.qmp('migrate-set-parameters', precopyLimit(boot.postcopy))

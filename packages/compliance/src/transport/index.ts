@@ -10,5 +10,6 @@
  */
 export type { TestRunner } from '../runner.ts'
 export { type ChannelComplianceOptions, channelCompliance } from './channel-cases.ts'
-export { type Faults, faultyChannel } from './faulty-channel.ts'
+export { faultCompliance } from './fault-cases.ts'
+export { type Faults, faultyChannel, faultyTransport } from './faulty-channel.ts'
 export { type TransportComplianceOptions, transportCompliance } from './transport-compliance.ts'

@@ -8,6 +8,7 @@ import {
 } from '@ferryvm/core'
 import { check, checkSameBytes, failureOf, pattern, type TestRunner, within } from '../runner.ts'
 import { channelCompliance, readBytes } from './channel-cases.ts'
+import { faultCompliance } from './fault-cases.ts'
 
 export interface TransportComplianceOptions<Address> {
   create(): Transport<Address>
@@ -134,6 +135,7 @@ export function transportCompliance<A>(runner: TestRunner, options: TransportCom
   })
 
   channelCompliance(runner, { pair: connectedPair })
+  faultCompliance(runner, { pair: connectedPair })
 }
 
 export function freshContext(): { context: TransportContext; controller: AbortController } {

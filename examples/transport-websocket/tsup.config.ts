@@ -1,0 +1,1 @@
+export default { entry: ['src/index.ts'], format: 'esm', target: 'es2024', dts: true, clean: true }
