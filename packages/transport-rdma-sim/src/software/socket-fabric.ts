@@ -96,7 +96,11 @@ class SocketLink implements Link {
   constructor(socket: Socket) {
     this.#socket = socket
     this.remoteAddress = socket.remoteAddress
-    socket.on('data', (chunk: Uint8Array) => this.#take(chunk))
+    socket.on('data', (chunk: Uint8Array<ArrayBuffer>) => {
+      this.#take(chunk)
+      // All of it was copied. Left to the garbage collector, the buffers bring on full collections (see `fromDuplex`).
+      if (chunk.length === chunk.buffer.byteLength) chunk.buffer.transfer?.(0)
+    })
     socket.on('drain', () => socket.resume())
     socket.on('error', (error) => (this.#failure ??= error))
     socket.on('close', () => {
