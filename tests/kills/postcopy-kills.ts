@@ -36,6 +36,7 @@ export interface Kill {
  * - `recovered`: after `migrate-recover` it is whole at the destination
  * - `at the destination`: it had everything
  * - `with its process`: the process that held it, or half of it, was killed
+ * - `twice, by stock`: a stock source started its guest again although the destination has it; stock to stock as well
  * - `stuck in stock`: a stock source that could go on with the guest does not
  * - `stranded`: one side waits and the other is gone, though it was not killed: nobody can know whether it ran
  */
@@ -45,6 +46,7 @@ export type Fate =
   | 'at the destination'
   | 'with its process'
   | 'stranded'
+  | 'twice, by stock'
   | 'stuck in stock'
   | 'no strike'
 
@@ -196,6 +198,7 @@ export async function killOnce({ pair, victim, step, preempt = false }: Kill): P
 
     const stockSource = !pair[0].startsWith('emu')
     const end = await settle(source, destination, wrong, stockSource)
+    if (stockSource && end.source?.running && end.destination?.running) return 'twice, by stock'
     // 10.0.2: "Unknown ending state", and the guest stands for ever.
     if (stockSource && victim === 'link' && end.source?.migration === 'device') return 'stuck in stock'
     if (end.source?.running && ranThere) throw wrong('the guest runs at the source, and had run at the destination')
@@ -280,7 +283,10 @@ async function settle(source: Side, destination: Side, wrong: (what: string) => 
   let quiet = 0
   for (const limit = Date.now() + (stockSource ? 10_000 : 30_000); ; await delay(20)) {
     const [s, d] = [await look(source), await look(destination)]
-    if (s?.running && d?.running) throw wrong('two guests run')
+    if (s?.running && d?.running) {
+      if (stockSource) return { source: s, destination: d }
+      throw wrong('two guests run')
+    }
     const moving = [s, d].some(
       (end) =>
         end &&
@@ -289,7 +295,7 @@ async function settle(source: Side, destination: Side, wrong: (what: string) => 
     )
     quiet = moving ? 0 : quiet + 1
     if (quiet >= 10) return { source: s, destination: d }
-    if (Date.now() > limit && stockSource && s?.migration === 'device') return { source: s, destination: d }
+    if (Date.now() > limit && stockSource) return { source: s, destination: d }
     if (Date.now() > limit) throw wrong(`it does not come to rest: ${JSON.stringify([s, d])}`)
   }
 }
