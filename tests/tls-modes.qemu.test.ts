@@ -35,9 +35,16 @@ interface Mode {
   /** It is paused in the middle of postcopy, and resumed by new connections. */
   readonly resumed?: boolean
 }
+const multifd = (parameters: Readonly<Record<string, unknown>>): MigrationSettings => ({
+  capabilities: ['multifd'],
+  parameters: { 'multifd-channels': 3, ...parameters },
+})
 const MODES: readonly Mode[] = [
   { name: 'return path', settings: { capabilities: ['return-path'] } },
   { name: 'xbzrle and auto-converge', settings: { capabilities: ['xbzrle', 'auto-converge'] } },
+  { name: 'multifd', settings: multifd({}) },
+  { name: 'multifd with zlib', settings: multifd({ 'multifd-compression': 'zlib' }) },
+  { name: 'multifd with zstd', settings: multifd({ 'multifd-compression': 'zstd' }) },
   { name: 'postcopy', postcopy: {} },
   { name: 'postcopy with preempt', postcopy: { preempt: true } },
   { name: 'postcopy, resumed', postcopy: { bandwidth: MiB }, resumed: true },

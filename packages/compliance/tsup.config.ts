@@ -6,4 +6,5 @@ export default preset([
   'src/vmstate/index.ts',
   'src/transport/index.ts',
   'src/layer/index.ts',
+  'src/cpu/index.ts',
 ])
