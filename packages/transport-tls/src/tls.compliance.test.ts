@@ -11,7 +11,7 @@ afterAll(() => rmSync(dir, { recursive: true, force: true }))
 await initTlsFolder(dir, { hosts: ['loop.example'] })
 writeFileSync(join(dir, 'keys.psk'), 'qemu:00112233445566778899aabbccddeeff\n')
 
-for (const kind of ['x509', 'psk'] as const) {
+for (const kind of ['x509', 'psk', 'anon'] as const) {
   const credentials = await Promise.all([
     loadTlsCredentials({ kind, dir, endpoint: 'client' }),
     loadTlsCredentials({ kind, dir, endpoint: 'server' }),
