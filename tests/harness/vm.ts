@@ -2,6 +2,7 @@ import { truncateSync, writeFileSync } from 'node:fs'
 import { type VirtBoardOptions, virtBoard } from '@ferryvm/board-virt'
 import type { DeviceSpec, Machine } from '@ferryvm/core'
 import { nodeCompressions } from '@ferryvm/core/node'
+import { ACCELERATORS } from '@ferryvm/cpu-riscv'
 import { intelIommu } from '@ferryvm/devices-iommu'
 import { virtioBlk } from '@ferryvm/devices-virtio'
 import { rawFile } from '@ferryvm/devices-virtio/node'
@@ -26,11 +27,15 @@ export interface TestVmOptions extends Omit<VirtBoardOptions, 'serial'> {
   readonly migrationOptions?: Partial<Pick<MigrationOptions, 'channelLayers' | 'colo' | 'log' | 'transports'>>
 }
 
+/** FERRY_ACCEL chooses the accelerator of every machine that a test makes. */
+export const accel = ACCELERATORS.find((name) => name === process.env.FERRY_ACCEL)
+
 export async function createVm({ onOutput, migrationOptions, ...board }: TestVmOptions): Promise<TestVm> {
   let listener: ((bytes: Uint8Array) => void) | undefined
   const decoder = new TextDecoder()
   const machine = await createMachine(
     virtBoard({
+      accel,
       ...board,
       serial: {
         write: (bytes) => onOutput(decoder.decode(bytes, { stream: true })),

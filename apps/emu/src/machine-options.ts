@@ -55,6 +55,7 @@ export async function buildMachine(options: RunOptions, serial: CharBackend, log
         timerNudge: isOn(timerNudge),
         checkLoadOrder: isOn(checkLoadOrder),
         harts: options.harts,
+        accel: options.accel,
         ramBytes: options.memoryBytes,
         serial,
         devices: deviceSpecs(options, plugins, drives),

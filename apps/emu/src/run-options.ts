@@ -1,3 +1,4 @@
+import { ACCELERATORS, type Accelerator } from '@ferryvm/board-virt'
 import { Command, Option } from 'commander'
 import { isOn, type Keyvals, parseKeyvals, parseSize } from './keyval.ts'
 import { UsageError } from './usage-error.ts'
@@ -14,6 +15,7 @@ export interface RunOptions {
   readonly machine: Keyvals
   readonly memoryBytes: number
   readonly harts: number
+  readonly accel: Accelerator
   readonly bios?: string
   readonly kernel?: string
   readonly initrd?: string
@@ -52,6 +54,8 @@ export interface SymbolsOption {
   readonly offset: bigint
 }
 
+const DEFAULT_ACCEL: Accelerator = 'interp'
+
 const collect = (value: string, before: string[] = []) => [...before, value]
 
 /** The options of `emu run`, with QEMU's names and meanings. */
@@ -62,7 +66,7 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
     .option('-m, --memory <size>', 'RAM (megabytes, or with suffix)', '128M')
     .option('--smp <n>', 'number of harts', '1')
     .option('--cpu <model>', 'rv64')
-    .option('--accel <name>', 'interp')
+    .option('--accel <name>', 'interp | jit: compile hot guest code to WebAssembly', DEFAULT_ACCEL)
     .option('--bios <file>', 'firmware (ELF or raw); none: start the kernel in M-mode')
     .option('--kernel <file>', 'kernel (ELF or raw Image)')
     .option('--initrd <file>', 'initial RAM disk')
@@ -122,8 +126,11 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
   if (property) {
     throw new UsageError(`-cpu rv64,${property}: no property can be set; what harts have follows from -M virt,profile=`)
   }
-  if (raw.accel && !['interp', 'tcg'].includes(parseKeyvals(raw.accel, 'accel').accel!)) {
-    throw new UsageError(`-accel ${raw.accel}: unsupported accelerator (there is: interp)`)
+  // `tcg`: what command lines for stock QEMU ask for.
+  const named = parseKeyvals(raw.accel, 'accel').accel
+  const accel = named === 'tcg' ? DEFAULT_ACCEL : ACCELERATORS.find((name) => name === named)
+  if (!accel) {
+    throw new UsageError(`-accel ${raw.accel}: unsupported accelerator (there are: ${ACCELERATORS.join(', ')})`)
   }
   const memoryBytes = parseSize(
     /^[0-9.]+[a-z]?$/i.test(raw.memory) ? raw.memory : (parseKeyvals(raw.memory, 'size').size ?? ''),
@@ -143,6 +150,7 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     machine,
     memoryBytes,
     harts,
+    accel,
     bios: raw.bios,
     kernel: raw.kernel,
     initrd: raw.initrd,

@@ -1,5 +1,5 @@
 import { type CharBackend, type DeviceFactory, type DeviceSpec, type Logger, silentLogger } from '@ferryvm/core'
-import { rv64 } from '@ferryvm/cpu-riscv'
+import { type Accelerator, rv64 } from '@ferryvm/cpu-riscv'
 import { intelIommu } from '@ferryvm/devices-iommu'
 import { gpex } from '@ferryvm/devices-pci'
 import {
@@ -38,6 +38,8 @@ export interface VirtBoardOptions extends BootFiles {
   readonly checkLoadOrder?: boolean
   /** See `rv64`. Default true. */
   readonly timerNudge?: boolean
+  /** How guest code runs, see `rv64`. */
+  readonly accel?: Accelerator
   readonly log?: Logger
 }
 
@@ -91,7 +93,7 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
     name: 'virt',
     stream,
     checkLoadOrder: options.checkLoadOrder,
-    cpu: rv64({ harts, profile, toldIsa, timerNudge: options.timerNudge }),
+    cpu: rv64({ harts, profile, toldIsa, timerNudge: options.timerNudge, accel: options.accel }),
     ram: [{ idstr: 'riscv_virt_board.ram', base: RAM_BASE, sizeBytes: ramBytes }],
     // Behind the place of VT-d, where guests look for it: no other device must answer there.
     platformBus: { base: MAP.platformBus + VTD_BYTES, sizeBytes: 32 * MiB - VTD_BYTES, firstIrq: 64, irqCount: 32 },

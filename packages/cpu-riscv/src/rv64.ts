@@ -10,11 +10,19 @@ import { MmioServer } from './worker/mailbox.ts'
 import { Fatal, Request } from './worker/requests.ts'
 import { spawnHart } from './worker/spawn.ts'
 
+/** How guest code runs: compiled where it is hot, or interpreted. */
+export type Accelerator = 'interp' | 'jit'
+export const ACCELERATORS: readonly Accelerator[] = ['interp', 'jit']
+
 export interface Rv64Options {
   /** Default 1. */
   readonly harts?: number
   /** Which stock QEMU's `rv64` CPU to be like, for the guest and on the wire. Default `qemu-7.2`. */
   readonly profile?: ProfileName
+  /** Default `interp`. `jit` compiles hot code to WebAssembly; the guest cannot tell, apart from the speed. */
+  readonly accel?: Accelerator
+  /** With `jit`: so many jumps to an instruction make it worth compiling, 1 to 32767. */
+  readonly compileThreshold?: number
   /** Pages of guest code each hart keeps decoded, 32.8 KiB of memory per page. Default 2048, less with more than 8 harts. */
   readonly decodedPages?: number
   /**
@@ -30,6 +38,8 @@ export interface Rv64Options {
   readonly toldIsa?: (map: PhysicalMap) => string | undefined
 }
 
+const DEFAULT_THRESHOLD = 60
+const MAX_THRESHOLD = 32_767
 const MAX_HARTS = 512
 const MAX_POOL_PAGES = 32_768
 /** All harts' decoded pages together, unless asked for: they share 4 GiB of addresses with the guest's RAM. */
@@ -43,7 +53,7 @@ const defaultPool = (harts: number): number => {
 
 /**
  * An RV64IMAFDC CPU with M, S and U mode. Each hart runs in a thread of its own.
- * @throws RangeError harts outside 1..512 or decodedPages outside 16..32768
+ * @throws RangeError harts outside 1..512, decodedPages outside 16..32768 or compileThreshold outside 1..32767
  */
 export const rv64: CpuFactory<Rv64Options> = Object.assign(
   (options: Rv64Options = {}): CpuSpec => {
@@ -53,11 +63,18 @@ export const rv64: CpuFactory<Rv64Options> = Object.assign(
     if (!(decodedPages >= 16 && decodedPages <= MAX_POOL_PAGES)) {
       throw new RangeError(`rv64: decodedPages ${decodedPages}; 16 to ${MAX_POOL_PAGES}`)
     }
+    const { accel = 'interp', compileThreshold = DEFAULT_THRESHOLD } = options
+    if (!ACCELERATORS.includes(accel))
+      throw new RangeError(`rv64: no accelerator "${accel}"; ${ACCELERATORS.join(', ')}`)
+    if (!(compileThreshold >= 1 && compileThreshold <= MAX_THRESHOLD)) {
+      throw new RangeError(`rv64: compileThreshold ${compileThreshold}; 1 to ${MAX_THRESHOLD}`)
+    }
+    const threshold = accel === 'jit' ? compileThreshold : undefined
     if (!PROFILES[profile]) throw new RangeError(`rv64: no profile "${profile}"; ${Object.keys(PROFILES).join(', ')}`)
     return {
       type: 'rv64',
       harts,
-      realize: (ctx) => realize(ctx, harts, profile, decodedPages, { timerNudge, toldIsa: options.toldIsa }),
+      realize: (ctx) => realize(ctx, harts, profile, decodedPages, threshold, { timerNudge, toldIsa: options.toldIsa }),
     }
   },
   { type: 'rv64' },
@@ -68,6 +85,7 @@ async function realize(
   count: number,
   profileName: ProfileName,
   poolPages: number,
+  threshold: number | undefined,
   options: Pick<Rv64CpuParts, 'timerNudge' | 'toldIsa'>,
 ): Promise<Cpu> {
   const { memory } = ctx.map
@@ -102,6 +120,7 @@ async function realize(
             index: hart.index,
             profile: profileName,
             poolPages,
+            threshold,
             clock: ctx.clock.shared,
             clockBaseMs: ctx.clock.baseMs,
           },

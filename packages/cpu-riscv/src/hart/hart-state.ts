@@ -94,6 +94,19 @@ export const COUNTER = {
   codeWrites: 12,
   systems: 13,
   amos: 14,
+  /** Compiled code: regions made, instructions in them, modules, bytes of WebAssembly, milliseconds for all of it. */
+  regions: 15,
+  regionInstructions: 16,
+  modules: 17,
+  moduleBytes: 18,
+  compileMs: 19,
+  /** Regions that exist now; that ended because their code was written or its page given up; refusals; our own mistakes. */
+  regionsLive: 20,
+  regionsStale: 21,
+  regionsRefused: 22,
+  regionsFailed: 23,
+  /** How often everything was dropped to make room. */
+  evictions: 24,
 } as const
 
 /**
@@ -176,6 +189,10 @@ export class HartState {
 
   count(index: number): void {
     this.f64[(LAYOUT.counters >> 3) + index]++
+  }
+
+  add(index: number, amount: number): void {
+    this.f64[(LAYOUT.counters >> 3) + index] += amount
   }
 
   counter(index: number): number {

@@ -66,6 +66,7 @@ export function testHart(options: { profile?: ProfileName; run?: (budget: number
   control.setMappings(map.ramMappings())
   const code: CodeCalls = { cleared: [], prepared: [] }
   const decoded: DecodedCode = {
+    decode: () => {},
     initPage: (slots) => void code.prepared.push(slots),
     clearSlots: (slots, offset, bytes) => void code.cleared.push({ slots, offset, bytes }),
   }

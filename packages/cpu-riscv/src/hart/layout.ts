@@ -141,7 +141,9 @@ export const LAYOUT = {
   fatal32: take(1),
   fatalValue: take(1),
   /** Counts for `describe` and tuning. */
-  counters: take(16),
+  counters: take(40),
+  /** How often compiled code was left, by compiler/leave.ts: u64 each. */
+  leaves: take(16),
 
   /** One MMIO access at a time, see worker/mailbox.ts: state, op, size, address, value. */
   mailbox: take(8),
@@ -178,18 +180,24 @@ export const SLOT_BYTES = 16
 export const SLOTS_PER_PAGE = 2048
 export const PAGE_SLOT_BYTES = (SLOTS_PER_PAGE + 2) * SLOT_BYTES
 
+/** Compiled regions that one hart can have at a time: slots of its table of functions. Number 0 is not used. */
+export const MAX_REGIONS = 2 ** 14
+
 /** One hart's area of guest memory, byte offsets from its base (which is also where LAYOUT counts from). */
 const readTlb = LAYOUT.sizeBytes
 const writeTlb = readTlb + MMU_BANKS * TLB_BANK_BYTES
 const fetchTlb = writeTlb + MMU_BANKS * TLB_BANK_BYTES
 const staleCode = fetchTlb + FETCH_BANKS * FETCH_BANK_BYTES
-const pool = staleCode + 2 ** 20 / 8
+const entryHandlers = staleCode + 2 ** 20 / 8
+const pool = entryHandlers + MAX_REGIONS * 2
 export const HART_AREA = {
   readTlb,
   writeTlb,
   fetchTlb,
   /** One bit per page of the memory, set by other threads: this hart's decoded code of the page is stale. */
   staleCode,
+  /** By region: a u16, the handler of the instruction that it begins with, which its slot no longer says. */
+  entryHandlers,
   /** Decoded pages, {@link PAGE_SLOT_BYTES} each. */
   pool,
 }

@@ -15,6 +15,8 @@ export const Exit = {
   trap: 1,
   /** An instruction for TypeScript: ecall, ebreak, mret, sret, wfi, wrs, fences, illegal. pc = that instruction; `exitInsn` = its bits. */
   system: 2,
+  /** Jumps have come to pc so often that it is worth compiling. Nothing else happened. */
+  hot: 3,
 } as const
 
 /** Sizes and signs of memory accesses. */
@@ -67,6 +69,8 @@ export interface HartImports {
  * - The fetch TLB hit path in wasm sets pageVaddr, pageSlots32 and pageMem32 itself.
  */
 export interface DecodedCode {
+  /** Decodes the instruction at a slot of the page in force. */
+  decode(slot: number): void
   /** @param slots memory offset of a fresh or recycled page of PAGE_SLOT_BYTES */
   initPage(slots: number): void
   /** Bytes [offset, offset + bytes) of the page were overwritten: forget every instruction that overlaps them. */
@@ -84,6 +88,11 @@ export interface InterpreterExports {
   readonly exitInsn: WebAssembly.Global
   /** By handler number: `(slot, budget) -> exit`, what runs an instruction that the loop gave up on. */
   readonly table: WebAssembly.Table
+  /**
+   * `(pc, budget) -> (pc, budget)`, for compiled code: runs the instruction at pc as if nothing was compiled. Every register
+   * is in memory before and after. An odd pc: something else has to be done first, leave for good.
+   */
+  readonly step: WebAssembly.ExportValue
 }
 
 /**
@@ -106,6 +115,16 @@ export interface InterpreterOptions {
   /** Which optional extensions decode: zicbom, zicboz, zawrs, zfa, svinval. */
   readonly profile: HartProfile
   readonly imports: SystemImports
+  /** Absent: everything is interpreted. */
+  readonly compiled?: CompiledCode
+}
+
+/** What the interpreter needs to know of compiled code. */
+export interface CompiledCode {
+  /** Regions by number: functions `(pc, budget, depth) -> (pc, budget)`, see compiler/region-code.ts. */
+  readonly table: WebAssembly.Table
+  /** So many jumps to an instruction make {@link Exit}.hot; at most 32767. */
+  readonly threshold: number
 }
 export interface Interpreter {
   readonly code: DecodedCode

@@ -48,7 +48,7 @@ export class SlotDecoder implements DecodedCode {
     const low = this.#view.getUint16(mem, true)
     if (!isWide(low)) this.#write(slot, offset, low)
     else if (offset < PAGE_BYTES - 2) this.#write(slot, offset, low | (this.#view.getUint16(mem + 2, true) << 16))
-    else this.#view.setUint32(slot + SLOT.handler32, SPECIAL_HANDLER.straddle, true)
+    else this.#view.setUint16(slot + SLOT.handler16, SPECIAL_HANDLER.straddle, true)
   }
 
   /**
@@ -62,8 +62,8 @@ export class SlotDecoder implements DecodedCode {
     const insn = this.#view.getUint16(mem, true) | (highHalf << 16)
     this.#view.setInt32(this.#hartBase + LAYOUT.straddleInsn32, insn, true)
     this.#write(slot, PAGE_BYTES - 2, insn)
-    const handler = this.#view.getUint32(slot + SLOT.handler32, true)
-    this.#view.setUint32(slot + SLOT.handler32, SPECIAL_HANDLER.straddle, true)
+    const handler = this.#view.getUint16(slot + SLOT.handler16, true)
+    this.#view.setUint16(slot + SLOT.handler16, SPECIAL_HANDLER.straddle, true)
     return handler
   }
 
@@ -71,7 +71,7 @@ export class SlotDecoder implements DecodedCode {
     const view = this.#view
     const decoded = decode(insn, this.#has)
     if (!decoded) {
-      view.setUint32(slot + SLOT.handler32, SPECIAL_HANDLER.illegal, true)
+      view.setUint16(slot + SLOT.handler16, SPECIAL_HANDLER.illegal, true)
       return
     }
     const { row, operands, bytes } = decoded
@@ -83,7 +83,7 @@ export class SlotDecoder implements DecodedCode {
     const flow = flowOf(decoded, offset)
     view.setInt32(slot + SLOT.imm32, this.#immediate(decoded, flow), true)
     view.setUint16(slot + SLOT.extra16, row.format.syntax.includes('R') ? fAt(operands.rs3) : operands.rs1, true)
-    view.setUint32(slot + SLOT.handler32, handlerNumber(row, bytes, flow), true)
+    view.setUint16(slot + SLOT.handler16, handlerNumber(row, bytes, flow), true)
   }
 
   #immediate({ row, operands }: Decoded, flow: Flow): number {

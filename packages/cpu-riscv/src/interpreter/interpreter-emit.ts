@@ -4,6 +4,7 @@ import { type FpuOpName, fpuOpNumber } from '../softfloat/ops.ts'
 import { callResult, i32, i64, select } from '../wasm/expr.ts'
 import type { Expr, FunctionBody, I32, I64, Label, Local, ValueType } from '../wasm/function-body.ts'
 import { AccessKind } from './contract.ts'
+import { LOADS, PAGE_MASK, STORES } from './memory-access.ts'
 import { type Handler, SLOT } from './slots.ts'
 
 /** Function indices that slow handlers call, and what is baked into all of them. */
@@ -47,25 +48,9 @@ export interface InterpreterLoop {
   readonly jump: Label
   /** Leaves at `slot`. */
   readonly poll: Label
+  /** To `slot`, which lies further back in the page, after asking whether to leave. */
+  readonly backward: Label
 }
-
-/** Bytes and sign of each kind of access: the load that does it. */
-const LOADS: Readonly<Record<AccessName, { bytes: AccessBytes; load: (address: I32) => I64 }>> = {
-  i8: { bytes: 1, load: i64.load8_s },
-  u8: { bytes: 1, load: i64.load8_u },
-  i16: { bytes: 2, load: i64.load16_s },
-  u16: { bytes: 2, load: i64.load16_u },
-  i32: { bytes: 4, load: i64.load32_s },
-  u32: { bytes: 4, load: i64.load32_u },
-  i64: { bytes: 8, load: i64.load },
-}
-const STORES: Readonly<Record<AccessBytes, (address: I32, value: I64) => (body: FunctionBody) => void>> = {
-  1: i64.store8,
-  2: i64.store16,
-  4: i64.store32,
-  8: i64.store,
-}
-const PAGE_MASK = ~0xfff
 
 /** A word of the hart's state, at its constant address. */
 export const state = (hartBase: number) => ({
@@ -133,7 +118,7 @@ export class InterpreterEmit implements Emit {
   }
 
   /** This instruction is done; the next one is `distance` further. */
-  #goOn(distance: I32, poll = false): void {
+  #goOn(distance: I32, backward = false): void {
     const { body } = this
     const loop = this.#loop
     const slot = i32.add(this.#slot.get, distance)
@@ -146,8 +131,7 @@ export class InterpreterEmit implements Emit {
     }
     body.set(this.#slot, slot)
     body.set(this.#budget, budget)
-    if (poll) body.brIf(loop.poll, wantsOut(this.#env.hartBase, this.#budget.get))
-    body.br(loop.next)
+    body.br(backward ? loop.backward : loop.next)
   }
 
   #giveUp(condition: I32): void {

@@ -1,4 +1,5 @@
 import { LAYOUT } from '../hart/layout.ts'
+import type { HartProfile } from '../hart/profile.ts'
 import { fpu } from '../softfloat/fpu.ts'
 import type { HartImports, Interpreter, InterpreterExports, InterpreterOptions } from './contract.ts'
 import { SlotDecoder } from './decoder.ts'
@@ -10,9 +11,15 @@ const OPTIONAL = ['zicbom', 'zicboz', 'zawrs', 'zfa', 'svinval'] as const
 const isOptional = (extension: string): extension is (typeof OPTIONAL)[number] =>
   (OPTIONAL as readonly string[]).includes(extension)
 
+/** Does an extension decode on a hart of that profile? */
+export const hasExtension =
+  (profile: HartProfile) =>
+  (extension: string): boolean =>
+    !isOptional(extension) || profile[extension]
+
 /** Builds and instantiates the interpreter of one hart. Synchronous: meant for the hart's own thread. */
-export function makeInterpreter({ memory, hartBase, profile, imports }: InterpreterOptions): Interpreter {
-  const has = (extension: string): boolean => !isOptional(extension) || profile[extension]
+export function makeInterpreter({ memory, hartBase, profile, imports, compiled }: InterpreterOptions): Interpreter {
+  const has = hasExtension(profile)
   const decoder = new SlotDecoder(memory, hartBase, has)
   const fflags = new Int32Array(memory.buffer, hartBase + LAYOUT.fflags32, 1)
   const environment = { rm: 0, flags: 0 }
@@ -31,7 +38,8 @@ export function makeInterpreter({ memory, hartBase, profile, imports }: Interpre
       return result
     },
   }
-  const module = new WebAssembly.Module(createInterpreterModule(hartBase, fusesMultiplyAdd()))
-  const instance = new WebAssembly.Instance(module, { [HART]: { memory, ...hart } })
+  const code = createInterpreterModule(hartBase, fusesMultiplyAdd(), compiled?.threshold)
+  const regions = compiled?.table ?? new WebAssembly.Table({ initial: 0, element: 'anyfunc' })
+  const instance = new WebAssembly.Instance(new WebAssembly.Module(code), { [HART]: { memory, regions, ...hart } })
   return { code: decoder, exports: instance.exports as unknown as InterpreterExports }
 }

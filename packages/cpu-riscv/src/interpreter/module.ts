@@ -1,4 +1,4 @@
-import { FETCH_TLB_ENTRIES, LAYOUT, SLOT_BYTES, SLOTS_PER_PAGE, TLB_ENTRY_BYTES } from '../hart/layout.ts'
+import { FETCH_TLB_ENTRIES, HART_AREA, LAYOUT, SLOT_BYTES, SLOTS_PER_PAGE, TLB_ENTRY_BYTES } from '../hart/layout.ts'
 import { callIndirectResult, callResult, getGlobal, i32, i64 } from '../wasm/expr.ts'
 import type { FunctionBody, I32, I64, Label, Local } from '../wasm/function-body.ts'
 import { ModuleBuilder } from '../wasm/module-builder.ts'
@@ -12,13 +12,17 @@ import {
   state,
   wantsOut,
 } from './interpreter-emit.ts'
-import { HANDLERS, type Handler, SPECIAL_HANDLER, SPECIAL_HANDLERS } from './slots.ts'
+import { HANDLERS, type Handler, SLOT, SPECIAL_HANDLER, SPECIAL_HANDLERS } from './slots.ts'
+
+/** Tables: imported and own. */
+const REGION_TABLE = 0
+const HANDLER_TABLE = 1
 
 /** Import namespace. */
 export const HART = 'hart'
 
 /** Why the loop was left. */
-const Left = { poll: 0, slow: 1, jump: 2 } as const
+const Left = { poll: 0, slow: 1, jump: 2, hot: 3 } as const
 
 /**
  * Generates the interpreter of one hart: a loop around a switch over the handler numbers of slots, and a function per
@@ -29,12 +33,18 @@ const Left = { poll: 0, slow: 1, jump: 2 } as const
  *
  * @param hartBase memory offset that LAYOUT counts from; becomes a constant of the code
  * @param fusesMultiplyAdd what {@link fusesMultiplyAdd} found out
+ * @param threshold jumps to an instruction that make it hot; undefined: nothing ever is
  */
-export function createInterpreterModule(hartBase: number, fusesMultiplyAdd: boolean): Uint8Array<ArrayBuffer> {
+export function createInterpreterModule(
+  hartBase: number,
+  fusesMultiplyAdd: boolean,
+  threshold?: number,
+): Uint8Array<ArrayBuffer> {
   const module = new ModuleBuilder()
   const { get, get32, set, set32 } = state(hartBase)
 
   module.importSharedMemory(HART, 'memory')
+  module.importTable(HART, 'regions')
   const imports = {
     load: module.importFunction(HART, 'load', ['i64', 'i32', 'i32'], ['i64']),
     store: module.importFunction(HART, 'store', ['i64', 'i64', 'i32', 'i32'], []),
@@ -49,6 +59,8 @@ export function createInterpreterModule(hartBase: number, fusesMultiplyAdd: bool
 
   const handlerType = module.type(['i32', 'i32'], ['i32'])
   const jumpType = module.type(['i64', 'i32'], ['i32'])
+  const stepType = module.type(['i64', 'i32'], ['i64', 'i32'])
+  const regionType = module.type(['i64', 'i32', 'i32'], ['i64', 'i32'])
   /** Budget when instret was last brought up to date. */
   const budgetBase = module.global('i32', 0)
   const exitInsn = module.global('i32', 0)
@@ -74,6 +86,7 @@ export function createInterpreterModule(hartBase: number, fusesMultiplyAdd: bool
     })
   const exitPoll = exit(Exit.poll)
   const exitTrap = exit(Exit.trap)
+  const exitHot = exit(Exit.hot)
   const exitSystem = exit(Exit.system, (body, slot) => {
     const offset = body.hold('i32', i32.sub(slot.get, get32(LAYOUT.pageSlots32)))
     const at = body.hold('i32', i32.add(get32(LAYOUT.pageMem32), i32.shr_u(offset, i32.const(3))))
@@ -159,7 +172,7 @@ export function createInterpreterModule(hartBase: number, fusesMultiplyAdd: bool
     const here = [body.parameter(0, 'i32').get, body.parameter(1, 'i32').get]
     const handler = body.hold('i32', callResult<'i32'>(straddle, [here[0]]))
     body.if(i32.lt_s(handler, i32.const(0)), () => body.returnCall(exitTrap, here))
-    body.returnCallIndirect(handlerType, here, handler)
+    body.returnCallIndirect(handlerType, here, handler, HANDLER_TABLE)
   })
   const slow = HANDLERS.map((handler) =>
     module.add(handlerType, (body) => {
@@ -169,7 +182,114 @@ export function createInterpreterModule(hartBase: number, fusesMultiplyAdd: bool
       body.unreachable()
     }),
   )
-  module.table(handlerType, [slowDecode, slowPageEnd, slowStraddle, exitSystem, ...slow])
+
+  /** Counts a jump to `slot`, to which `hot` answers; the number of a region is left alone. */
+  const warm = (body: FunctionBody, slot: I32, hot: () => void): void => {
+    if (threshold === undefined) return
+    const word = body.hold('i32', i32.load(slot))
+    body.if(i32.ne(i32.and(word, i32.const(0xffff)), i32.const(SPECIAL_HANDLER.compiled)), () => {
+      const heat = body.hold('i32', i32.add(i32.shr_u(word, i32.const(16)), i32.const(1)))
+      body.put(i32.store16(slot, heat, SLOT.heat16))
+      body.if(i32.eq(heat, i32.const(threshold)), hot)
+    })
+  }
+  /** The handler that runs the instruction at a slot by itself, even where a region begins. */
+  const ownHandler =
+    (slot: I32): I32 =>
+    (body) => {
+      const handler = body.local('i32')
+      body.set(handler, i32.load16_u(slot))
+      body.if(i32.eq(handler.get, i32.const(SPECIAL_HANDLER.compiled)), () => {
+        const at = i32.shl(i32.load16_u(slot, SLOT.heat16), i32.const(1))
+        body.set(handler, i32.load16_u(at, hartBase + HART_AREA.entryHandlers))
+      })
+      handler.get(body)
+    }
+  /** What `step` and regions leave behind when they return an odd pc that is not an instruction's: an Exit, plus one. */
+  const steppedOut = module.global('i32', 0)
+
+  const step = module.add(stepType, (body) => {
+    const pc = body.parameter(0, 'i64').get
+    const budget = body.parameter(1, 'i32').get
+    const result = body.local('i32')
+    const slot = body.local('i32')
+    body.block((found) => {
+      probeFetch(body, pc, (hit) => {
+        body.set(slot, hit)
+        body.br(found)
+      })
+      // Not in the fetch TLB: goes through TypeScript.
+      body.set(result, callResult<'i32'>(enter, [pc, budget]))
+      body.if(i32.ge_s(result.get, i32.const(0)), () => {
+        body.setGlobal(steppedOut, i32.add(result.get, i32.const(1)))
+        i64.const(-1)(body)
+        body.return(budget)
+      })
+      body.set(slot, getGlobal<'i32'>(nextSlot))
+    })
+    const handler = body.hold('i32', ownHandler(slot.get))
+    body.set(result, callIndirectResult<'i32'>(handlerType, [slot.get, budget], handler, HANDLER_TABLE))
+    body.if(i32.ge_s(result.get, i32.const(0)), () => {
+      body.setGlobal(steppedOut, i32.add(result.get, i32.const(1)))
+      i64.const(-1)(body)
+      body.return(budget)
+    })
+    slotPc(hartBase, getGlobal<'i32'>(nextSlot))(body)
+    getGlobal<'i32'>(nextBudget)(body)
+  })
+
+  /** Runs compiled code from a slot where a region begins, until the next instruction is one to interpret. */
+  const slowCompiled = module.add(handlerType, (body) => {
+    const slot = body.parameter(0, 'i32')
+    const budget = body.parameter(1, 'i32')
+    const pc = body.local('i64')
+    body.set(pc, slotPc(hartBase, slot.get))
+    body.loop((again) => {
+      body.if(wantsOut(hartBase, budget.get), () => {
+        body.call(syncInstret, [budget.get])
+        body.put(set(LAYOUT.pc, pc.get))
+        body.return(i32.const(Exit.poll))
+      })
+      const number = i32.load16_u(slot.get, SLOT.heat16)
+      body.callIndirect(regionType, [pc.get, budget.get, i32.const(0)], number, REGION_TABLE)
+      body.pop(budget)
+      body.pop(pc)
+      body.if(i32.and(i32.wrap(pc.get), i32.const(1)), () => {
+        // An instruction that the region gave up on, or the end of all.
+        body.block((instruction) => {
+          body.brIf(instruction, i32.eqz(getGlobal<'i32'>(steppedOut)))
+          const exit = body.hold('i32', i32.sub(getGlobal<'i32'>(steppedOut), i32.const(1)))
+          body.setGlobal(steppedOut, i32.const(0))
+          body.return(exit)
+        })
+        body.call(step, [i64.and(pc.get, i64.const(-2)), budget.get])
+        body.pop(budget)
+        body.pop(pc)
+        body.if(getGlobal<'i32'>(steppedOut), () => {
+          const exit = body.hold('i32', i32.sub(getGlobal<'i32'>(steppedOut), i32.const(1)))
+          body.setGlobal(steppedOut, i32.const(0))
+          body.return(exit)
+        })
+      })
+      body.block((miss) => {
+        body.block((interpret) => {
+          probeFetch(body, pc.get, (hit) => {
+            body.set(slot, hit)
+            body.brIf(interpret, i32.ne(i32.load16_u(slot.get), i32.const(SPECIAL_HANDLER.compiled)))
+            body.br(again)
+          })
+          body.br(miss)
+        })
+        warm(body, slot.get, () => body.returnCall(exitHot, [slot.get, budget.get]))
+        goOnAt(body, slot.get, budget.get)
+      })
+      body.returnCall(enter, [pc.get, budget.get])
+    })
+    body.unreachable()
+  })
+  const special = [slowDecode, slowPageEnd, slowStraddle, exitSystem, slowCompiled]
+  const handlerTable = module.table(handlerType, [...special, ...slow])
+  if (handlerTable !== HANDLER_TABLE) throw new Error('the table of handlers is not where calls look for it')
 
   /** Runs until something is not its business. @returns one of {@link Left} */
   const fast = module.add(handlerType, (body) => {
@@ -188,7 +308,7 @@ export function createInterpreterModule(hartBase: number, fusesMultiplyAdd: bool
     /** Nests a block per handler around the switch; what follows a block's end is its handler. */
     const handlers = (number: number, labels: readonly Label[], loop: InterpreterLoop): void => {
       if (number === SPECIAL_HANDLERS + HANDLERS.length) {
-        body.brTable([...labels, labels[SPECIAL_HANDLER.illegal]], i32.load(slot.get))
+        body.brTable([...labels, labels[SPECIAL_HANDLER.illegal]], i32.load16_u(slot.get))
         return
       }
       body.block((label) => handlers(number + 1, [...labels, label], loop))
@@ -201,13 +321,20 @@ export function createInterpreterModule(hartBase: number, fusesMultiplyAdd: bool
         handler.row.semantics(emit)
         emit.finish()
       })
+    const hot = (): void => leave(Left.hot)
     body.loop((next) => {
       body.block((poll) => {
         body.block((slow) => {
-          body.block((jump) => handlers(0, [], { slot, budget, target, next, slow, jump, poll }))
+          body.block((jump) => {
+            body.block((backward) => handlers(0, [], { slot, budget, target, next, slow, jump, poll, backward }))
+            body.brIf(poll, wantsOut(hartBase, budget.get))
+            warm(body, slot.get, hot)
+            body.br(next)
+          })
           body.if(i32.eqz(wantsOut(hartBase, budget.get)), () =>
             probeFetch(body, target.get, (found) => {
               body.set(slot, found)
+              warm(body, slot.get, hot)
               body.br(next)
             }),
           )
@@ -228,14 +355,18 @@ export function createInterpreterModule(hartBase: number, fusesMultiplyAdd: bool
     const left = getGlobal<'i32'>(nextBudget)
     body.setGlobal(budgetBase, budget)
     body.set(result, callResult<'i32'>(enter, [get(LAYOUT.pc), budget]))
+    // What system instructions and traps come back to is as good as the target of a jump.
+    body.if(i32.lt_s(result.get, i32.const(0)), () => warm(body, slot, () => body.returnCall(exitHot, [slot, left])))
     body.loop((again) => {
       body.if(i32.ge_s(result.get, i32.const(0)), () => body.return(result.get))
       body.set(result, callResult<'i32'>(fast, [slot, left]))
       body.if(i32.eq(result.get, i32.const(Left.poll)), () => body.returnCall(exitPoll, [slot, left]))
+      body.if(i32.eq(result.get, i32.const(Left.hot)), () => body.returnCall(exitHot, [slot, left]))
+      const slow = callIndirectResult<'i32'>(handlerType, [slot, left], i32.load16_u(slot), HANDLER_TABLE)
       body.if(
         i32.eq(result.get, i32.const(Left.jump)),
         () => body.set(result, callResult<'i32'>(jumpTo, [getGlobal<'i64'>(nextTarget), left])),
-        () => body.set(result, callIndirectResult<'i32'>(handlerType, [slot, left], i32.load(slot))),
+        () => body.set(result, slow),
       )
       body.br(again)
     })
@@ -243,6 +374,7 @@ export function createInterpreterModule(hartBase: number, fusesMultiplyAdd: bool
   })
   module.export('run', 'function', run)
   module.export('exitInsn', 'global', exitInsn)
-  module.export('table', 'table', 0)
+  module.export('table', 'table', handlerTable)
+  module.export('step', 'function', step)
   return module.finish()
 }

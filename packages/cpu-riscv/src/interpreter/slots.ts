@@ -8,7 +8,9 @@ import { COMPRESSED, INSTRUCTIONS } from '../isa/table.ts'
 
 /** Byte offsets in a slot. Register operands are byte offsets from the hart's base. */
 export const SLOT = {
-  handler32: 0,
+  handler16: 0,
+  /** How often a jump came here while it was interpreted; the number of the region when the handler is `compiled`. */
+  heat16: 2,
   /** Immediate; slots to go for a branch inside the page; rounding mode; number of a CSR. */
   imm32: 4,
   rd16: 8,
@@ -25,8 +27,10 @@ export const SPECIAL_HANDLER = {
   pageEnd: 1,
   straddle: 2,
   illegal: 3,
+  /** A region of compiled code begins here. */
+  compiled: 4,
 } as const
-export const SPECIAL_HANDLERS = 4
+export const SPECIAL_HANDLERS = 5
 
 /**
  * Where a relative branch or jump goes: `far` out of the page, or within it, where only backward ones need to ask whether

@@ -1,5 +1,6 @@
 import type { AccessKind } from '../interpreter/contract.ts'
 import type { FpuOpName } from '../softfloat/ops.ts'
+import { i32 } from '../wasm/expr.ts'
 import type { Expr, FunctionBody, I32, I64, ValueType } from '../wasm/function-body.ts'
 
 export type AccessName = keyof typeof AccessKind
@@ -84,5 +85,8 @@ export interface Emit {
   /** Only in `fast`: goes on only if the condition holds. */
   guard(condition: I32): void
 }
+
+/** For {@link Emit.guard}: what has no fast way at all. By identity, so that a compiler does not even try. */
+export const NEVER: I32 = i32.const(0)
 
 export type Semantics = (e: Emit) => void

@@ -9,7 +9,7 @@
 import type { FpuOpName } from '../softfloat/ops.ts'
 import { f32, f64, i32, i64, select, v128 } from '../wasm/expr.ts'
 import type { F32, F64, I32, I64 } from '../wasm/function-body.ts'
-import type { Emit } from './emit.ts'
+import { type Emit, NEVER } from './emit.ts'
 import type { FormatName } from './formats.ts'
 import { extension, type Instruction, type RowDraft, row } from './row.ts'
 
@@ -93,7 +93,6 @@ const checkedRounding = (e: Emit): I32 => {
 }
 const name = (base: string, p: Precision): FpuOpName => `${base}.${p.suffix}` as FpuOpName
 const noRounding = i32.const(0)
-const never = i32.const(0)
 
 interface Arithmetic {
   readonly f32: (a: F32, b: F32, c: F32) => F32
@@ -128,7 +127,7 @@ const arithmetic = (
   })
 
 /** For operations without a fast path. */
-const slowOnly = (e: Emit, slow: () => void): void => e.either(() => e.guard(never), slow)
+const slowOnly = (e: Emit, slow: () => void): void => e.either(() => e.guard(NEVER), slow)
 
 const binary = (funct5: number, base: string, p: Precision, direct: Arithmetic): RowDraft =>
   arithmetic('fpRounded', { opcode: OP_FP, funct7: (funct5 << 2) | p.fmt }, base, 2, p, direct)
@@ -153,7 +152,7 @@ const fused = (base: keyof typeof FUSED, p: Precision): RowDraft =>
     e.either(
       () => {
         if (!e.fusesMultiplyAdd) {
-          e.guard(never)
+          e.guard(NEVER)
           return
         }
         guardNearest(e)

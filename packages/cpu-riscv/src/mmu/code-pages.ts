@@ -20,6 +20,14 @@ export interface OtherHarts {
   written(page: number): void
 }
 
+/** Compiled code, as far as it depends on pages of decoded slots. */
+export interface CompiledPages {
+  /** Bytes of the page are or will be written: nothing that was made from them may run any more. */
+  written(slots: number, offset: number, bytes: number): void
+  /** The slots are given up, and with them all that was made from their page. */
+  dropped(slots: number): void
+}
+
 /**
  * Which pages of guest memory this hart holds decoded instructions of, and where. A fixed pool, recycled round robin.
  * A page with decoded code never has a write TLB entry, so every store to it comes to {@link written}.
@@ -39,6 +47,7 @@ export class CodePages {
   readonly #releases = new Uint8Array(PAGES)
   #next = 0
   #used = 0
+  compiled: CompiledPages | undefined
 
   constructor(hart: HartState, views: GuestViews, tlb: Tlb, code: DecodedCode, poolPages: number, others?: OtherHarts) {
     this.#hart = hart
@@ -60,6 +69,12 @@ export class CodePages {
     return this.#pool + (place - 1) * PAGE_SLOT_BYTES
   }
 
+  /** @param mem byte offset of a page in guest memory @returns memory offset of its slots, or 0 */
+  find(mem: number): number {
+    const place = this.#places[mem / 4096]
+    return place === 0 ? 0 : this.#pool + (place - 1) * PAGE_SLOT_BYTES
+  }
+
   /**
    * Bytes [offset, offset + bytes) of a page that may hold code were or will be written by this hart.
    * @returns true when the page is free of code, so that it may have a write TLB entry
@@ -69,6 +84,7 @@ export class CodePages {
     const place = this.#places[page] - 1
     if (place < 0) return !this.#views.isCode(page)
     this.#hart.count(COUNTER.codeWrites)
+    this.compiled?.written(this.#pool + place * PAGE_SLOT_BYTES, offset, bytes)
     this.#code.clearSlots(this.#pool + place * PAGE_SLOT_BYTES, offset, bytes)
     if (++this.#writes[place] < FIRST_LIMIT << Math.min(this.#releases[page], MAX_DOUBLINGS)) return false
     if (this.#hart.i32[WORD.pageMem] >>> 12 === page) return false
@@ -114,6 +130,7 @@ export class CodePages {
 
   #release(place: number): boolean {
     const page = this.#pages[place]
+    this.compiled?.dropped(this.#pool + place * PAGE_SLOT_BYTES)
     this.#pages[place] = -1
     this.#places[page] = 0
     this.#tlb.flushFetch()

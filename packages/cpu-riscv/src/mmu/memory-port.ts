@@ -188,18 +188,39 @@ export class MemoryPort {
     const mem = this.#fetchPage(lo, hi, lo, hi)
     if (mem < 0) return 0
     const slots = this.#codePages.slots(mem)
-    const translation = this.#translation
-    if (!translation.mixed) {
-      if (translation.superpage) this.#tlb.noteSuperpage(lo, hi)
-      if (!translation.global) this.#tlb.noteNonGlobal(translation.fetchBank)
-      this.#tlb.fillFetch(translation.fetchBank, lo, hi, slots, mem)
-    }
+    if (!this.#translation.mixed) this.#fillFetch(lo, hi, slots, mem)
     const { i32 } = this.#hart
     i32[WORD.pageVaddr] = lo & ~0xfff
     i32[WORD.pageVaddr + 1] = hi
     i32[WORD.pageSlots] = slots
     i32[WORD.pageMem] = mem
     return slots + ((lo & 0xffe) >> 1) * SLOT_BYTES
+  }
+
+  /** The decoded page at an address, if the fetch TLB has it. Changes nothing. */
+  knownCode(lo: number, hi: number): { readonly slots: number; readonly mem: number } | undefined {
+    return this.#tlb.findFetch(this.#translation.fetchBank, lo, hi)
+  }
+
+  /** Is the page at an address the one with these slots? If so the fetch TLB knows it afterwards. Traps nothing. */
+  confirmCode(address: bigint, slots: number): boolean {
+    this.#big[0] = address
+    const lo = this.#half[0]
+    const hi = this.#half[1]
+    const translation = this.#translation
+    const bank = [MMU_BANK.U, MMU_BANK.S, MMU_BANK.M][translation.fetchBank]
+    if (translation.translate(lo, hi, ACCESS.fetch, bank) !== OK || translation.mixed) return false
+    const mem = this.#physical.find(translation.ppn)
+    if (mem < 0 || this.#codePages.find(mem) !== slots) return false
+    this.#fillFetch(lo, hi, slots, mem)
+    return true
+  }
+
+  #fillFetch(lo: number, hi: number, slots: number, mem: number): void {
+    const translation = this.#translation
+    if (translation.superpage) this.#tlb.noteSuperpage(lo, hi)
+    if (!translation.global) this.#tlb.noteNonGlobal(translation.fetchBank)
+    this.#tlb.fillFetch(translation.fetchBank, lo, hi, slots, mem)
   }
 
   /**

@@ -85,6 +85,14 @@ export class Tlb {
     this.#fetchUsed |= 1 << bank
   }
 
+  /** What the fetch TLB knows of an address. */
+  findFetch(bank: number, lo: number, hi: number): { readonly slots: number; readonly mem: number } | undefined {
+    const at = (bank * FETCH_TLB_ENTRIES + ((lo >>> 12) & (FETCH_TLB_ENTRIES - 1))) << 2
+    const fetch = this.#fetch
+    if (fetch[at] !== (lo & ~0xfff) || fetch[at + 1] !== hi) return undefined
+    return { slots: fetch[at + 2] >>> 0, mem: fetch[at + 3] >>> 0 }
+  }
+
   /** Could there be a write entry for that page of guest memory? */
   mayWrite(pageIndex: number): boolean {
     return this.#writtenIn[pageIndex] === this.#generation

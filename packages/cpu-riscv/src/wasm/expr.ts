@@ -260,6 +260,8 @@ export const f64 = {
   convert_i64_u: unary<'i64', 'f64'>(0xba),
   promote: unary<'f32', 'f64'>(0xbb),
   reinterpret: unary<'i64', 'f64'>(0xbf),
+  load: load<'f64'>(0x2b, 3),
+  store: store<'f64'>(0x39, 3),
 }
 
 const simd =
@@ -299,14 +301,9 @@ export const callResult =
     body.call(functionIndex, operands)
 
 export const callIndirectResult =
-  <T extends ValueType>(typeIndex: number, operands: readonly Expr[], entry: I32): Expr<T> =>
-  (body) => {
-    for (const operand of operands) operand(body)
-    entry(body)
-    body.code.u8(0x11)
-    body.code.uleb(typeIndex)
-    body.code.uleb(0)
-  }
+  <T extends ValueType>(typeIndex: number, operands: readonly Expr[], entry: I32, tableIndex = 0): Expr<T> =>
+  (body) =>
+    body.callIndirect(typeIndex, operands, entry, tableIndex)
 
 export const getGlobal =
   <T extends ValueType>(globalIndex: number): Expr<T> =>

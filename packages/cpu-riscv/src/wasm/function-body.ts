@@ -171,7 +171,7 @@ export class FunctionBody {
     this.code.u8(0x1a)
   }
 
-  /** `call` of a function without a result. */
+  /** `call`; results, if any, stay on the stack, see {@link pop}. */
   call(functionIndex: number, operands: readonly Expr[]): void {
     for (const operand of operands) operand(this)
     this.code.u8(0x10)
@@ -184,12 +184,27 @@ export class FunctionBody {
     this.code.uleb(functionIndex)
   }
 
-  returnCallIndirect(typeIndex: number, operands: readonly Expr[], entry: I32): void {
+  /** `call_indirect` through a table; the results stay on the stack, see {@link pop}. */
+  callIndirect(typeIndex: number, operands: readonly Expr[], entry: I32, tableIndex = 0): void {
+    this.#indirect(0x11, typeIndex, operands, entry, tableIndex)
+  }
+
+  returnCallIndirect(typeIndex: number, operands: readonly Expr[], entry: I32, tableIndex = 0): void {
+    this.#indirect(0x13, typeIndex, operands, entry, tableIndex)
+  }
+
+  #indirect(opcode: number, typeIndex: number, operands: readonly Expr[], entry: I32, tableIndex: number): void {
     for (const operand of operands) operand(this)
     entry(this)
-    this.code.u8(0x13)
+    this.code.u8(opcode)
     this.code.uleb(typeIndex)
-    this.code.uleb(0)
+    this.code.uleb(tableIndex)
+  }
+
+  /** Moves the value on top of the stack, one of several results of a call, into a local. */
+  pop(local: Local<ValueType>): void {
+    this.code.u8(0x21)
+    this.code.uleb(local.index)
   }
 
   setGlobal(globalIndex: number, value: Expr): void {

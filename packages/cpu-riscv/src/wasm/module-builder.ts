@@ -6,7 +6,7 @@ interface Signature {
   readonly results: readonly ValueType[]
 }
 
-/** Assembles a module: shared memory imported, one table of functions of one type. Spec: WebAssembly Core, section 5.5. */
+/** Assembles a module: shared memory and perhaps a table imported, one table of functions of one type of its own. Spec: WebAssembly Core, section 5.5. */
 export class ModuleBuilder {
   readonly #types: Signature[] = []
   readonly #typeKeys = new Map<string, number>()
@@ -15,6 +15,7 @@ export class ModuleBuilder {
   readonly #globals: { type: ValueType; initial: number }[] = []
   readonly #exports: { name: string; kind: 'function' | 'table' | 'global'; index: number }[] = []
   #memory: { module: string; name: string } | undefined
+  #importedTable: { module: string; name: string } | undefined
   #table: { type: number; entries: readonly number[] } | undefined
 
   type(parameters: readonly ValueType[], results: readonly ValueType[]): number {
@@ -27,6 +28,11 @@ export class ModuleBuilder {
 
   importSharedMemory(module: string, name: string): void {
     this.#memory = { module, name }
+  }
+
+  /** Table 0: untyped references to functions. A table of its own is then table 1. */
+  importTable(module: string, name: string): void {
+    this.#importedTable = { module, name }
   }
 
   /** All imports come before the first function. @returns the function index */
@@ -58,14 +64,27 @@ export class ModuleBuilder {
     return index
   }
 
+  /** Adds a function whose body was written before, with as many parameters as `type` has. */
+  insert(type: number, body: FunctionBody): number {
+    return this.#imports.length + this.#functions.push({ type, body }) - 1
+  }
+
   /** A mutable i32 or i64. */
   global(type: 'i32' | 'i64', initial: number): number {
     return this.#globals.push({ type, initial }) - 1
   }
 
-  /** Table 0: non-null references to functions of `type`, which spares the engine the checks of an untyped table. */
-  table(type: number, entries: readonly number[]): void {
+  /**
+   * Non-null references to functions of `type`, which spares the engine the checks of an untyped table.
+   * @returns the table's index
+   */
+  table(type: number, entries: readonly number[]): number {
     this.#table = { type, entries }
+    return this.#tableIndex
+  }
+
+  get #tableIndex(): number {
+    return this.#importedTable ? 1 : 0
   }
 
   export(name: string, kind: 'function' | 'table' | 'global', index: number): void {
@@ -92,7 +111,8 @@ export class ModuleBuilder {
         }
       }
     })
-    section(2, this.#imports.length + (this.#memory ? 1 : 0), (content) => {
+    const others = (this.#memory ? 1 : 0) + (this.#importedTable ? 1 : 0)
+    section(2, this.#imports.length + others, (content) => {
       for (const entry of this.#imports) {
         content.name(entry.module)
         content.name(entry.name)
@@ -105,6 +125,11 @@ export class ModuleBuilder {
         content.bytes([2, 3])
         content.uleb(1)
         content.uleb(65536)
+      }
+      if (this.#importedTable) {
+        content.name(this.#importedTable.module)
+        content.name(this.#importedTable.name)
+        content.bytes([1, 0x70, 0, 0])
       }
     })
     section(3, this.#functions.length, (content) => {
@@ -139,7 +164,7 @@ export class ModuleBuilder {
     })
     if (table) {
       section(9, 1, (content) => {
-        content.bytes([6, 0, 0x41, 0, 0x0b, 0x64])
+        content.bytes([6, this.#tableIndex, 0x41, 0, 0x0b, 0x64])
         content.sleb(table.type)
         content.uleb(table.entries.length)
         for (const entry of table.entries) {

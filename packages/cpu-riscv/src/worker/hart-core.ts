@@ -1,12 +1,15 @@
+import { Regions } from '../compiler/regions.ts'
 import { type CsrEffects, CsrFile } from '../csr/csr-file.ts'
 import type { CsrContext } from '../csr/csr-table.ts'
 import type { ControlBlock } from '../hart/control.ts'
 import type { GuestViews } from '../hart/guest-views.ts'
 import type { HartState } from '../hart/hart-state.ts'
 import { COUNTER, MSTATUS, MSTATUSH, PRIV, WORD } from '../hart/hart-state.ts'
-import { HART_AREA, LAYOUT } from '../hart/layout.ts'
+import { HART_AREA, LAYOUT, MAX_REGIONS } from '../hart/layout.ts'
 import type { HartProfile } from '../hart/profile.ts'
-import { Exit, type Interpreter, type SystemImports } from '../interpreter/contract.ts'
+import { type CompiledCode, Exit, type Interpreter, type SystemImports } from '../interpreter/contract.ts'
+import { fusesMultiplyAdd } from '../interpreter/fused-multiply-add.ts'
+import { hasExtension } from '../interpreter/interpreter.ts'
 import { CodePages, type OtherHarts } from '../mmu/code-pages.ts'
 import { MemoryPort } from '../mmu/memory-port.ts'
 import { Physical } from '../mmu/physical.ts'
@@ -23,6 +26,8 @@ import { answerSample } from './sampler.ts'
 
 /** Instructions between two looks at the time. */
 const BUDGET = 20_000
+/** Regions of compiled code that share a module, when there are enough of them. */
+const BATCH = 8
 /** Exits without such a look, when a guest keeps leaving the interpreter. */
 const EXITS_PER_POLL = 64
 /**
@@ -48,6 +53,14 @@ export interface HartParts {
   readonly poolPages: number
   readonly virtualNs: () => number
   readonly others?: OtherHarts
+  /** Absent: everything is interpreted. */
+  readonly compile?: CompileOptions
+}
+
+export interface CompileOptions {
+  readonly memory: WebAssembly.Memory
+  /** So many jumps to an instruction make it worth compiling. */
+  readonly threshold: number
 }
 
 /**
@@ -70,6 +83,7 @@ export class HartCore {
   readonly #codePages: CodePages
   readonly memory: MemoryPort
   readonly #interpreter: Interpreter
+  readonly #regions: Regions | undefined
   #exitsLeft = 0
   /** WFIs in a row that ended at once, for an interrupt that was pending but not taken. */
   #idleWfis = 0
@@ -79,7 +93,10 @@ export class HartCore {
   readonly #half = new Int32Array(this.#big.buffer)
 
   /** @param makeInterpreter gets the imports, all but `decode` and `fpu`, which are the interpreter's own */
-  constructor(parts: HartParts, makeInterpreter: (imports: SystemImports) => Interpreter) {
+  constructor(
+    parts: HartParts,
+    makeInterpreter: (imports: SystemImports, compiled: CompiledCode | undefined) => Interpreter,
+  ) {
     const { hart, profile, views } = parts
     this.#hart = hart
     this.#views = views
@@ -94,7 +111,12 @@ export class HartCore {
     this.#system = new SystemInstructions(hart, profile, this.#tlb, () => this.#dropStaleCode())
     const context: CsrContext = { hart, profile, interrupts: this.#interrupts, pmp: this.#pmp }
     this.#csrs = new CsrFile(context, this.#csrEffects())
-    this.#interpreter = makeInterpreter({
+    const { compile } = parts
+    const compiled = compile && {
+      table: new WebAssembly.Table({ initial: MAX_REGIONS, maximum: MAX_REGIONS, element: 'anyfunc' }),
+      threshold: compile.threshold,
+    }
+    const imports: SystemImports = {
       load: (address, kind) => this.memory.load(address, kind),
       store: (address, value, bytes) => this.memory.store(address, value, bytes),
       amoAddress: (address, bytes, write) => this.memory.amoAddress(address, bytes, write),
@@ -102,7 +124,8 @@ export class HartCore {
       csr: (funct3, number, source, sourceIndex) => this.#csr(funct3, number, source, sourceIndex),
       fetch: (pc) => this.memory.fetch(pc),
       straddledHalf: () => this.memory.straddledHalf(),
-    })
+    }
+    this.#interpreter = makeInterpreter(imports, compiled)
     this.#codePages = new CodePages(hart, views, this.#tlb, this.#interpreter.code, parts.poolPages, parts.others)
     this.memory = new MemoryPort({
       hart,
@@ -121,6 +144,21 @@ export class HartCore {
         this.#refreshMappings()
       },
     })
+    if (compile && compiled) {
+      this.#regions = new Regions({
+        memory: compile.memory,
+        hart,
+        table: compiled.table,
+        step: this.#interpreter.exports.step,
+        batch: Math.min(BATCH, compile.threshold),
+        decode: (slot) => this.#interpreter.code.decode(slot),
+        has: hasExtension(profile),
+        fusesMultiplyAdd: fusesMultiplyAdd(),
+        knownCode: (lo, hi) => this.memory.knownCode(lo, hi),
+        confirmPage: (address, slots) => this.memory.confirmCode(address, slots),
+      })
+      this.#codePages.compiled = this.#regions
+    }
     this.#translation.reset()
   }
 
@@ -155,7 +193,14 @@ export class HartCore {
     this.#exitsLeft = EXITS_PER_POLL
     while (this.#exitsLeft-- > 0) {
       const exit = this.#interpreter.exports.run(BUDGET)
-      if (exit === Exit.poll) return true
+      if (exit === Exit.poll) {
+        this.#regions?.poll()
+        return true
+      }
+      if (exit === Exit.hot) {
+        this.#regions!.hot()
+        continue
+      }
       if (exit === Exit.trap) {
         if (!this.#finishTrap()) return true
       } else if (!this.#finishSystem()) return false

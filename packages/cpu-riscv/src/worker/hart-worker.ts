@@ -34,8 +34,9 @@ try {
       mmio: new MmioClient(hart, control.doorbell),
       poolPages: start.poolPages,
       virtualNs: virtualNsReader(start.clock, start.clockBaseMs),
+      compile: start.threshold === undefined ? undefined : { memory: start.memory, threshold: start.threshold },
     },
-    (imports) => makeInterpreter({ memory: start.memory, hartBase: hart.base, profile, imports }),
+    (imports, compiled) => makeInterpreter({ memory: start.memory, hartBase: hart.base, profile, imports, compiled }),
   )
   others?.attach(() => core.serveFlush())
   post({ kind: 'ready' })

@@ -13,6 +13,8 @@ export interface StartMessage {
   readonly index: number
   readonly profile: ProfileName
   readonly poolPages: number
+  /** Jumps to an instruction that make it worth compiling; undefined: nothing is compiled. */
+  readonly threshold: number | undefined
   /** The virtual clock, see core's virtualNsReader. */
   readonly clock: Float64Array<SharedArrayBuffer>
   readonly clockBaseMs: number

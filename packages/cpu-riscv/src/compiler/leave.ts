@@ -1,0 +1,19 @@
+/** Why compiled code was left, as `info jit` counts it: numbers of LAYOUT.leaves. */
+export const LEAVE = {
+  /** The budget was used up or someone asked: at a loop or a jump. */
+  poll: 0,
+  /** A load, store or atomic whose page has no TLB entry (not yet, or never: devices, pages of code, clean pages). */
+  load: 1,
+  store: 2,
+  atomic: 3,
+  /** A floating-point result with flags or a form that the fast way does not produce. */
+  float: 4,
+  /** ecall, xret, fences, wfi, what is illegal. */
+  system: 5,
+  /** To code that is not compiled, or not part of the region. */
+  edge: 6,
+  /** Another page of the region is not where it was. */
+  page: 7,
+} as const
+export type LeaveName = keyof typeof LEAVE
+export const LEAVE_NAMES = Object.keys(LEAVE) as readonly LeaveName[]

@@ -1,0 +1,205 @@
+import { LAYOUT, TLB_ENTRIES, TLB_ENTRY_BYTES } from '../hart/layout.ts'
+import { state } from '../interpreter/interpreter-emit.ts'
+import { LOADS, PAGE_MASK, STORES } from '../interpreter/memory-access.ts'
+import type { AccessBytes, AccessName, Emit } from '../isa/emit.ts'
+import { f64, i32, i64 } from '../wasm/expr.ts'
+import type { Expr, F64, FunctionBody, I32, I64, Local, ValueType } from '../wasm/function-body.ts'
+import { LEAVE } from './leave.ts'
+import type { Step } from './region.ts'
+import { F } from './registers.ts'
+
+const DYNAMIC = 7
+const FP_OFF = 1
+
+/** What a region's code offers to the instructions in it. */
+export interface RegionContext {
+  readonly body: FunctionBody
+  readonly hartBase: number
+  readonly fusesMultiplyAdd: boolean
+  x(register: number): Local<'i64'>
+  f(register: number): Local<'f64'>
+  /** A register was written: its local holds the value. */
+  wrote(register: number): void
+  /** The address `at` as the guest sees it now. */
+  address(at: number): I64
+  /** Leaves if the condition holds; the interpreter runs this instruction. @param why one of LEAVE */
+  giveUp(condition: I32, why: number): void
+}
+
+/**
+ * One instruction of a region: registers are locals, operands and addresses constants, and what the fast way does not
+ * cover leaves the region before the instruction has done anything.
+ */
+export class RegionEmit implements Emit {
+  readonly body: FunctionBody
+  readonly fusesMultiplyAdd: boolean
+  readonly #context: RegionContext
+  readonly #state: ReturnType<typeof state>
+  #step!: Step
+  /** What the block knows of mstatus.FS: not off; dirty. */
+  #fpOn = false
+  #fpDirty = false
+  /** After {@link run}: the condition of a branch, the target of a jump through a register. */
+  condition: I32 | undefined
+  target: I64 | undefined
+
+  constructor(context: RegionContext) {
+    this.#context = context
+    this.body = context.body
+    this.fusesMultiplyAdd = context.fusesMultiplyAdd
+    this.#state = state(context.hartBase)
+  }
+
+  /** Something else ran in between. */
+  beginBlock(): void {
+    this.#fpOn = this.#fpDirty = false
+  }
+
+  run(step: Step): void {
+    this.#step = step
+    step.decoded.row.semantics(this)
+  }
+
+  get #operands() {
+    return this.#step.decoded.operands
+  }
+
+  #x(register: number): I64 {
+    return register === 0 ? i64.const(0) : this.#context.x(register).get
+  }
+  #f(register: number): I64 {
+    return i64.reinterpret(this.#context.f(register).get)
+  }
+
+  rs1(): I64 {
+    return this.#x(this.#operands.rs1)
+  }
+  rs2(): I64 {
+    return this.#x(this.#operands.rs2)
+  }
+  rs1w(): I32 {
+    return i32.wrap(this.rs1())
+  }
+  rs2w(): I32 {
+    return i32.wrap(this.rs2())
+  }
+  imm(): I64 {
+    return i64.const(this.#operands.imm)
+  }
+  imm32(): I32 {
+    return i32.const(this.#operands.imm)
+  }
+  rd(value: I64): void {
+    const { rd } = this.#operands
+    if (rd === 0) {
+      this.body.drop(value)
+      return
+    }
+    this.body.set(this.#context.x(rd), value)
+    this.#context.wrote(rd)
+  }
+  pc(): I64 {
+    return this.#context.address(this.#step.at)
+  }
+  nextPc(): I64 {
+    return this.#context.address(this.#step.at + this.#step.bytes)
+  }
+  hold<T extends ValueType>(type: T, value: Expr<T>): Expr<T> {
+    return this.body.hold(type, value)
+  }
+
+  /** Looks `address` up in a TLB. @returns its place in memory */
+  #probe(bank: number, address: I64, bytes: AccessBytes, why: number): I32 {
+    const index = i32.and(i32.shr_u(i32.wrap(address), i32.const(8)), i32.const((TLB_ENTRIES - 1) * TLB_ENTRY_BYTES))
+    const entry = this.hold('i32', i32.add(index, this.#state.get32(bank)))
+    this.#context.giveUp(i64.ne(i64.and(address, i64.const(PAGE_MASK | (bytes - 1))), i64.load(entry)), why)
+    return i32.add(i32.wrap(address), i32.load(entry, 8))
+  }
+
+  load(kind: AccessName, address: I64): I64 {
+    const { bytes, load } = LOADS[kind]
+    return load(this.#probe(LAYOUT.readTlb32, address, bytes, LEAVE.load))
+  }
+  store(bytes: AccessBytes, address: I64, value: I64): void {
+    this.body.put(STORES[bytes](this.#probe(LAYOUT.writeTlb32, address, bytes, LEAVE.store), value))
+  }
+  atomicAddress(bytes: 4 | 8, address: I64, write: boolean): I32 {
+    const bank = write ? LAYOUT.writeTlb32 : LAYOUT.readTlb32
+    return this.hold('i32', this.#probe(bank, address, bytes, LEAVE.atomic))
+  }
+
+  branch(condition: I32): void {
+    this.condition = condition
+  }
+  jump(): void {}
+  jumpRegister(target: I64): void {
+    this.target = i64.and(target, i64.const(-2))
+  }
+
+  reservation(): { address: I64; value: I64 } {
+    return { address: this.#state.get(LAYOUT.loadRes), value: this.#state.get(LAYOUT.loadVal) }
+  }
+  setReservation(address: I64, value?: I64): void {
+    this.body.put(this.#state.set(LAYOUT.loadRes, address))
+    if (value) this.body.put(this.#state.set(LAYOUT.loadVal, value))
+  }
+
+  fs1(): I64 {
+    return this.#f(this.#operands.rs1)
+  }
+  fs2(): I64 {
+    return this.#f(this.#operands.rs2)
+  }
+  fs3(): I64 {
+    return this.#f(this.#operands.rs3)
+  }
+  fd(value: I64): void {
+    const bits: F64 = f64.reinterpret(value)
+    this.body.set(this.#context.f(this.#operands.rd), bits)
+    this.#context.wrote(F + this.#operands.rd)
+  }
+  fpEnabled(dirties: boolean): void {
+    if (dirties ? this.#fpDirty : this.#fpOn) return
+    const off = this.#state.get32(LAYOUT.fpOff32)
+    this.#context.giveUp(dirties ? off : i32.eq(off, i32.const(FP_OFF)), LEAVE.float)
+    this.#fpOn = true
+    if (dirties) this.#fpDirty = true
+  }
+  roundingMode(): I32 {
+    const { rm } = this.#operands
+    return rm === DYNAMIC ? this.#state.get32(LAYOUT.frm32) : i32.const(rm)
+  }
+  fflags(): I32 {
+    return this.#state.get32(LAYOUT.fflags32)
+  }
+  raise(flags: I32): void {
+    this.body.put(this.#state.set32(LAYOUT.fflags32, i32.or(this.fflags(), flags)))
+  }
+
+  either(fast: () => void): void {
+    fast()
+  }
+  guard(condition: I32): void {
+    this.#context.giveUp(i32.eqz(condition), LEAVE.float)
+  }
+  illegalIf(condition: I32): void {
+    this.#context.giveUp(condition, LEAVE.system)
+  }
+
+  // Rows that ask for these end a block; the interpreter runs them. See row-kind.ts.
+  system(): never {
+    return this.#notHere()
+  }
+  csr(): never {
+    return this.#notHere()
+  }
+  cacheBlock(): never {
+    return this.#notHere()
+  }
+  fpu(): never {
+    return this.#notHere()
+  }
+  #notHere(): never {
+    throw new Error(`${this.#step.decoded.row.name} is not for compiled code`)
+  }
+}
