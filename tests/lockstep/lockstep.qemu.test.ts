@@ -14,9 +14,12 @@ import { disassemble, instructionTable } from './table.ts'
  *
  * FERRY_LOCKSTEP_SEED    seeds instead of the fixed ones, separated by commas
  * FERRY_LOCKSTEP_BLOCKS  blocks for each seed (default 1200, about 300 thousand compared instructions; at most 14000)
+ * FERRY_LOCKSTEP_COMPILED_BLOCKS  blocks of the seed that is compiled (default 300)
  * FERRY_QEMU, FERRY_QEMU_10  the binaries, when they are not where qemu.ts looks
  */
 const BLOCKS = Number(process.env.FERRY_LOCKSTEP_BLOCKS ?? 1200)
+/** Of the run in which everything is compiled. */
+const COMPILED_BLOCKS = Number(process.env.FERRY_LOCKSTEP_COMPILED_BLOCKS ?? 300)
 const PASSES = 8
 const TIMEOUT_MS = 60_000 + BLOCKS * 50
 const seeds = (defaults: readonly number[]): readonly number[] =>
@@ -72,6 +75,24 @@ for (const { profile, qemu, seeds } of stock) {
         expect(compareMemory(COMPARED_MEMORY, theirs.slice(1), ours.dumps.slice(1))).toEqual([])
       },
     )
+
+    // A threshold of 1 compiles every block before it runs at all.
+    it(`seed ${seeds[0]}, compiled: the same`, { timeout: 4 * TIMEOUT_MS }, async () => {
+      const program = generate(seeds[0], Math.min(BLOCKS, COMPILED_BLOCKS))
+      const theirs = await runInQemu(qemu, program.image, RAM_BYTES, ranges(program), TIMEOUT_MS)
+      const compiled = { accel: 'jit', compileThreshold: 1 } as const
+      const ours = await runInFerry(profile, program.image, RAM_BYTES, ranges(program), 3 * TIMEOUT_MS, compiled)
+      const mismatches = compareLogs(program, theirs[0]!, ours.dumps[0]!)
+      expect(
+        mismatches
+          .slice(0, 5)
+          .map((m) => report(program, m, disassemble))
+          .join('\n\n'),
+      ).toBe('')
+      expect(compareMemory(COMPARED_MEMORY, theirs.slice(1), ours.dumps.slice(1))).toEqual([])
+      expect(ours.counters.regions).toBeGreaterThan(program.blocks.length)
+      expect(ours.counters.regionsFailed).toBe(0)
+    })
 
     it('compares a million instructions and every row of the table', () => {
       const programs = seeds.map((seed) => generate(seed))

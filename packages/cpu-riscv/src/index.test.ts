@@ -3,6 +3,7 @@ import * as cpuRiscv from './index.ts'
 
 it('has these public names', () => {
   expect(Object.keys(cpuRiscv).sort()).toEqual([
+    'ACCELERATORS',
     'HartCrashError',
     'PROFILES',
     'VirtualizationError',

@@ -1,4 +1,5 @@
 import type { Cpu, HartPort, HartSampler, IrqLine, PhysicalMap, SaveStateRegistry, VirtualClock } from '@ferryvm/core'
+import { LEAVE, LEAVE_MEANS, LEAVE_NAMES } from './compiler/leave.ts'
 import { CSRS } from './csr/csr-table.ts'
 import type { ControlBlock } from './hart/control.ts'
 import { COUNTER, type HartState, IRQ, WORD } from './hart/hart-state.ts'
@@ -26,6 +27,8 @@ export interface Rv64CpuParts {
   readonly control: ControlBlock
   readonly map: PhysicalMap
   readonly clock: VirtualClock
+  /** Whether the harts compile hot code. */
+  readonly compiles: boolean
   /** See Rv64Options. */
   readonly timerNudge: boolean
   readonly toldIsa?: (map: PhysicalMap) => string | undefined
@@ -187,6 +190,27 @@ export class Rv64Cpu implements Cpu {
       rows.push(line([0, 1, 2, 3].map((k) => ` f${i + k}`.padEnd(9) + hex(state.get(LAYOUT.f + (i + k) * 8)))))
     }
     return rows.join('\n')
+  }
+
+  describeCompiler(): string {
+    if (!this.#parts.compiles) return 'accelerator: interp (nothing is compiled)'
+    const count = this.counters()
+    const number = (value: number) => Math.round(value).toLocaleString('en')
+    const leaves = LEAVE_NAMES.map((name) => {
+      const times = this.#states.reduce((sum, hart) => sum + Number(hart.get(LAYOUT.leaves + LEAVE[name] * 8)), 0)
+      return `  ${name.padEnd(8)} ${number(times).padStart(15)}  ${LEAVE_MEANS[name]}`
+    })
+    return [
+      'accelerator: jit',
+      `regions: ${number(count.regions)} compiled, ${number(count.regionsLive)} live, ${number(count.regionsStale)} ended ` +
+        `because their code changed, ${number(count.regionsRefused)} refused, ${number(count.regionsFailed)} failed`,
+      `guest instructions in them: ${number(count.regionInstructions)}`,
+      `WebAssembly: ${number(count.modules)} modules, ${number(count.moduleBytes / 1024)} KiB`,
+      `time of the harts spent on it: ${number(count.compileMs)} ms`,
+      `dropped to make room: ${number(count.evictions)} times`,
+      'why compiled code was left:',
+      ...leaves,
+    ].join('\n')
   }
 
   /** How often what happened, for tuning: sums over the harts, names as in COUNTER. */

@@ -140,6 +140,7 @@ async function realize(
       control,
       map: ctx.map,
       clock: ctx.clock,
+      compiles: threshold !== undefined,
       ...options,
       async close() {
         alive = false

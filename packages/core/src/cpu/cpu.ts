@@ -78,5 +78,7 @@ export interface Cpu {
   readonly sampler?: HartSampler
   /** For `info registers`. */
   describe(hart: number): string
+  /** For `info jit`: what was compiled and why compiled code was left. Absent: there is no compiler. */
+  describeCompiler?(): string
   close(): Promise<void>
 }

@@ -15,5 +15,16 @@ export const LEAVE = {
   /** Another page of the region is not where it was. */
   page: 7,
 } as const
+/** For people. */
+export const LEAVE_MEANS: Readonly<Record<LeaveName, string>> = {
+  poll: 'time to look at interrupts and requests',
+  load: 'a load without a TLB entry',
+  store: 'a store without a TLB entry',
+  atomic: 'an atomic access without a TLB entry',
+  float: 'floating point that needs softfloat',
+  system: 'an instruction of the privileged architecture, or an illegal one',
+  edge: 'to code that is not compiled',
+  page: 'a page of the region is mapped elsewhere',
+}
 export type LeaveName = keyof typeof LEAVE
 export const LEAVE_NAMES = Object.keys(LEAVE) as readonly LeaveName[]

@@ -15,6 +15,8 @@ const PAGE = 4096
 /** A way out as one constant: at / 2, instructions done since the block began, LEAVE, and whether to interpret one. */
 const DONE_BITS = 9
 const WHY_BITS = 4
+/** Bytes on either side that are left for `at`. */
+const OUT_REACH = 2 ** (32 - DONE_BITS - WHY_BITS - 1)
 
 /** What all regions of a hart have in common. Indices are those of the module that the function is in. */
 export interface RegionEnvironment {
@@ -304,6 +306,7 @@ class RegionWriter implements RegionContext {
 
   /** @param way the loop whose dirty registers have to be saved */
   #leaveBy(way: Node | undefined, at: number, why: number, interpret: boolean): void {
+    if (at < -OUT_REACH || at >= OUT_REACH) throw new Error(`a way out at ${at} is too far`)
     const packed = ((((at >> 1) << DONE_BITS) | this.#done) << (WHY_BITS + 1)) | (why << 1) | (interpret ? 1 : 0)
     this.body.set(this.#out, i32.const(packed))
     this.body.br(this.#ways.get(way)!)

@@ -58,6 +58,8 @@ export interface Region {
 export interface RegionSource {
   /** 16 bits of code; undefined where this region may not reach. */
   half(at: number): number | undefined
+  /** Has the instruction run already? What never did is left out. */
+  reached(at: number): boolean
   readonly has: (extension: string) => boolean
   readonly fusesMultiplyAdd: boolean
 }
@@ -103,7 +105,7 @@ export function formRegion(source: RegionSource, entryAt: number): Region | unde
       at += step.bytes
       if (step.kind !== 'plain') {
         for (const edge of edgesOf(endOf(step))) {
-          if (starts.has(edge.at)) continue
+          if (starts.has(edge.at) || !source.reached(edge.at)) continue
           starts.add(edge.at)
           queue.push(edge.at)
         }
@@ -119,12 +121,13 @@ export function formRegion(source: RegionSource, entryAt: number): Region | unde
   const code: [number, number][] = []
   let instructions = 0
   for (const start of scanned) {
+    if (!stepAt(start)) continue
     const plain: Step[] = []
     let at = start
     let end: End | undefined
     while (!end) {
       const step = stepAt(at)
-      if (!step) end = at === start ? { kind: 'leave', at } : { kind: 'jump', to: { at, block: undefined } }
+      if (!step) end = { kind: 'jump', to: { at, block: undefined } }
       else if (step.kind === 'plain') {
         plain.push(step)
         at += step.bytes

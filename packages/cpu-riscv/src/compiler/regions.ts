@@ -33,6 +33,8 @@ export interface RegionsOptions {
   readonly step: WebAssembly.ExportValue
   /** Regions of one module at most. */
   readonly batch: number
+  /** Whether to compile what has not run yet, too. */
+  readonly speculates: boolean
   /** Decodes the instruction at a slot of the page in force. */
   readonly decode: (slot: number) => void
   readonly has: (extension: string) => boolean
@@ -73,6 +75,7 @@ export class Regions implements CompiledPages {
   #pending: { readonly compiled: Compiled; readonly body: FunctionBody }[] = []
   #age = 0
   #cost = 0
+  #evicted = false
 
   constructor(options: RegionsOptions) {
     const { memory, hart, table, step, confirmPage } = options
@@ -98,8 +101,8 @@ export class Regions implements CompiledPages {
     const began = performance.now()
     try {
       this.#form(slot, offset)
-    } catch (error) {
-      this.#failed(error)
+    } catch {
+      this.#failed()
       this.#refuse(slot)
     }
     this.#options.hart.add(COUNTER.compileMs, performance.now() - began)
@@ -135,10 +138,18 @@ export class Regions implements CompiledPages {
   evict(): void {
     for (const regions of [...this.#byPage.values()]) for (const region of [...regions]) this.#end(region)
     this.#pending = []
+    this.#evicted = true
     this.#waited.clear()
     this.#churn.clear()
     this.#cost = 0
     this.#options.hart.count(COUNTER.evictions)
+  }
+
+  /** True once after modules were dropped: V8 frees what they cost only when the thread's event loop turns. */
+  takeEvicted(): boolean {
+    const evicted = this.#evicted
+    this.#evicted = false
+    return evicted
   }
 
   #refuse(slot: number): void {
@@ -148,9 +159,8 @@ export class Regions implements CompiledPages {
     }
   }
 
-  #failed(error: unknown): void {
+  #failed(): void {
     this.#options.hart.count(COUNTER.regionsFailed)
-    if (globalThis.process?.env.FERRY_JIT_DEBUG) console.error(error)
   }
 
   #form(slot: number, entryAt: number): void {
@@ -175,9 +185,9 @@ export class Regions implements CompiledPages {
     const pageAt = (delta: number) => {
       if (found.has(delta)) return found.get(delta)
       if (Math.abs(delta) > REACH || found.size > MAX_PAGES) return undefined
-      const lo = vaddrLo + delta * 4096
-      // An address space that wraps around is not worth the trouble.
-      const page = lo >> 0 === lo ? this.#options.knownCode(lo, vaddrHi) : undefined
+      const number = (vaddrLo >>> 12) + delta
+      // A region across a multiple of 4 GiB is not worth the trouble.
+      const page = number >= 0 && number < 2 ** 20 ? this.#options.knownCode(number << 12, vaddrHi) : undefined
       found.set(delta, page)
       return page
     }
@@ -185,7 +195,12 @@ export class Regions implements CompiledPages {
       const page = pageAt(Math.floor(at / 4096))
       return page && this.#view.getUint16(page.mem + (at & 0xfff), true)
     }
-    const region = formRegion({ half, has, fusesMultiplyAdd }, entryAt)
+    const reached = (at: number): boolean => {
+      const page = pageAt(Math.floor(at / 4096))
+      if (!page || this.#options.speculates) return page !== undefined
+      return this.#view.getUint16(page.slots + ((at & 0xffe) >> 1) * SLOT_BYTES, true) !== SPECIAL_HANDLER.decode
+    }
+    const region = formRegion({ half, reached, has, fusesMultiplyAdd }, entryAt)
     if (!region) {
       this.#refuse(slot)
       return
@@ -225,8 +240,8 @@ export class Regions implements CompiledPages {
     let exports: WebAssembly.Exports
     try {
       exports = new WebAssembly.Instance(new WebAssembly.Module(module), this.#imports).exports
-    } catch (error) {
-      this.#failed(error)
+    } catch {
+      this.#failed()
       for (const { compiled } of pending) {
         this.#end(compiled)
         this.#refuse(compiled.slot)
@@ -262,7 +277,13 @@ export class Regions implements CompiledPages {
       regions?.delete(region)
       if (regions?.size === 0) this.#byPage.delete(slots)
     }
-    if (region.number === 0) return
+    if (region.number === 0) {
+      if (this.#view.getUint16(region.slot, true) !== SPECIAL_HANDLER.compiled) {
+        this.#view.setUint16(region.slot + SLOT.heat16, 0, true)
+      }
+      return
+    }
+    this.#options.hart.i32[WORD.regionsEnded]++
     // Undecoded: the next one to come here starts from the bytes.
     this.#view.setUint32(region.slot, 0, true)
     this.#options.table.set(region.number, null)

@@ -13,7 +13,7 @@ export const RAM_BASE = 0x8000_0000
 const POOL_PAGES = 16
 
 /** MMIO of a hart that runs in the test's own thread: the map is asked directly. */
-function directMmio(map: PhysicalMap): MmioClient {
+export function directMmio(map: PhysicalMap): MmioClient {
   const client = {
     value: 0n,
     read(address: number, bytes: 1 | 2 | 4 | 8) {

@@ -142,6 +142,8 @@ export const LAYOUT = {
   fatalValue: take(1),
   /** Counts for `describe` and tuning. */
   counters: take(40),
+  /** Counts regions of compiled code that ended: code that is on the stack must not go on in one. */
+  regionsEnded32: take(1),
   /** How often compiled code was left, by compiler/leave.ts: u64 each. */
   leaves: take(16),
 

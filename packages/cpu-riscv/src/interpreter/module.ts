@@ -227,6 +227,7 @@ export function createInterpreterModule(
       })
       body.set(slot, getGlobal<'i32'>(nextSlot))
     })
+    const ended = body.hold('i32', get32(LAYOUT.regionsEnded32))
     const handler = body.hold('i32', ownHandler(slot.get))
     body.set(result, callIndirectResult<'i32'>(handlerType, [slot.get, budget], handler, HANDLER_TABLE))
     body.if(i32.ge_s(result.get, i32.const(0)), () => {
@@ -234,7 +235,16 @@ export function createInterpreterModule(
       i64.const(-1)(body)
       body.return(budget)
     })
-    slotPc(hartBase, getGlobal<'i32'>(nextSlot))(body)
+    const next = body.hold('i64', slotPc(hartBase, getGlobal<'i32'>(nextSlot)))
+    // The caller's own region may be among those that ended: go on from the outside.
+    body.if(i32.ne(ended, get32(LAYOUT.regionsEnded32)), () => {
+      body.call(syncInstret, [getGlobal<'i32'>(nextBudget)])
+      body.put(set(LAYOUT.pc, next))
+      body.setGlobal(steppedOut, i32.const(Exit.poll + 1))
+      i64.const(-1)(body)
+      body.return(budget)
+    })
+    next(body)
     getGlobal<'i32'>(nextBudget)(body)
   })
 

@@ -28,6 +28,8 @@ import { answerSample } from './sampler.ts'
 const BUDGET = 20_000
 /** Regions of compiled code that share a module, when there are enough of them. */
 const BATCH = 8
+/** With a threshold below, code is compiled before there is a way to know what of it will run: for tests. */
+const SPECULATION = 8
 /** Exits without such a look, when a guest keeps leaving the interpreter. */
 const EXITS_PER_POLL = 64
 /**
@@ -151,6 +153,7 @@ export class HartCore {
         table: compiled.table,
         step: this.#interpreter.exports.step,
         batch: Math.min(BATCH, compile.threshold),
+        speculates: compile.threshold < SPECULATION,
         decode: (slot) => this.#interpreter.code.decode(slot),
         has: hasExtension(profile),
         fusesMultiplyAdd: fusesMultiplyAdd(),
@@ -162,14 +165,18 @@ export class HartCore {
     this.#translation.reset()
   }
 
-  /** Runs guest code until told to exit or until it cannot go on. Blocks. */
-  loop(): void {
+  /**
+   * Runs guest code until told to exit or until it cannot go on. Blocks.
+   * @returns whether it is to be called again, after the thread's event loop has turned
+   */
+  loop(): boolean {
     const { i32 } = this.#hart
     Atomics.store(i32, WORD.runState, RunState.running)
-    while (this.step()) {}
+    while (this.step()) if (this.#regions?.takeEvicted()) return true
     Atomics.store(i32, WORD.runState, RunState.gone)
     Atomics.notify(i32, WORD.runState)
     Atomics.notify(i32, WORD.flushDone)
+    return false
   }
 
   /** One poll and what follows, up to the next. @returns false: leave the loop */

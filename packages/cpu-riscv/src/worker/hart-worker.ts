@@ -40,12 +40,24 @@ try {
   )
   others?.attach(() => core.serveFlush())
   post({ kind: 'ready' })
-  core.loop()
+  run(core)
 } catch (error) {
+  fail(error)
+}
+
+function run(core: HartCore): void {
+  try {
+    if (core.loop()) setTimeout(run, 0, core)
+    else post({ kind: 'stopped', fatal: hart.i32[WORD.fatal], value: hart.get(LAYOUT.fatalValue) })
+  } catch (error) {
+    fail(error)
+  }
+}
+
+function fail(error: unknown): never {
   Atomics.store(hart.i32, WORD.fatal, Fatal.internal)
   Atomics.store(hart.i32, WORD.runState, RunState.gone)
   Atomics.notify(hart.i32, WORD.runState)
   Atomics.notify(hart.i32, WORD.flushDone)
   throw error
 }
-post({ kind: 'stopped', fatal: hart.i32[WORD.fatal], value: hart.get(LAYOUT.fatalValue) })

@@ -30,6 +30,9 @@ export const infoCommands: readonly HmpCommand[] = [
       .join(''),
   ),
   info('registers', 'registers of hart 0, or of all (-a)', infoRegisters),
+  info('jit', 'what was compiled of the guest, and why that was left', ({ machine }) =>
+    machine.cpu.describeCompiler ? `${machine.cpu.describeCompiler()}\n` : 'nothing is compiled\n',
+  ),
   info('migrate', 'the running or last migration', infoMigrate),
   info('migrate_parameters', 'parameters of the migration', infoMigrateParameters),
   info('migrate_capabilities', 'capabilities of the migration', infoMigrateCapabilities),
