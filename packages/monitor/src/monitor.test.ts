@@ -230,7 +230,7 @@ describe('migration over QMP (protocol.md section 2)', () => {
     expect(await desc('migrate', { uri: 'pigeon:x' })).toContain('"pigeon" is unknown')
     expect(await desc('migrate-continue', { state: 'pre-switchover' })).toContain('state none')
     expect(
-      await desc('migrate-set-capabilities', { capabilities: [{ capability: 'multifd', state: true }] }),
+      await desc('migrate-set-capabilities', { capabilities: [{ capability: 'dirty-limit', state: true }] }),
     ).toContain('not implemented')
     expect(await desc('migrate-set-capabilities', { capabilities: [{ capability: 'multifd', state: false }] })).toBe(
       undefined,
