@@ -22,6 +22,8 @@ interface Way extends MigrationSettings {
   readonly guest?: EmbeddedGuestOptions
   /** Nothing goes on before this holds for the sender's `query-migrate`; then the guest may go. */
   readonly until?: (info: any) => boolean
+  /** It waits before the switch-over and has to be told to go on. */
+  readonly pauses?: boolean
   /** That it was used at all: asked of a stock sender's, and our, `query-migrate` at the end. */
   readonly proof?: (info: any) => void
 }
@@ -66,6 +68,19 @@ const ways: readonly Way[] = [
     parameters: { 'multifd-channels': 3, 'multifd-compression': method },
     proof: (info: any) => expect(info.ram['multifd-bytes']).toBeGreaterThan(MiB / 8),
   })),
+  {
+    name: 'compress',
+    chains: [['emu-7.2', '7.2', 'emu-7.2']],
+    capabilities: ['compress'],
+    parameters: { 'compress-level': 3, 'compress-threads': 2 },
+    proof: (info: any) => expect(info.compression.pages).toBeGreaterThan(100),
+  },
+  {
+    name: 'pause-before-switchover',
+    chains: BOTH,
+    capabilities: ['pause-before-switchover'],
+    pauses: true,
+  },
   ...(['legacy', 'none'] as const).map((detection) => ({
     name: `multifd, zero-page-detection ${detection}`,
     chains: [['emu-10.0', '10.0', 'emu-10.0']] as const,
@@ -110,6 +125,10 @@ describe.skipIf(no72)('memory between emu and stock QEMU', { timeout: 90_000 }, 
             await movePeer(here, there, undefined, async (from) => {
               if (way.until) await until(from, way.until)
               await from.configure({ parameters: { 'max-bandwidth': 0, 'downtime-limit': 2000 } })
+              if (way.pauses) {
+                await until(from, (info) => info.status === 'pre-switchover')
+                await from.continueSwitchover()
+              }
               await until(from, (info) => info.status === 'completed')
               way.proof?.(await from.info())
             })

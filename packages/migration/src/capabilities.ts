@@ -36,6 +36,7 @@ const IMPLEMENTED: ReadonlySet<Capability> = new Set([
   'auto-converge',
   'multifd',
   'mapped-ram',
+  'compress',
   'zero-blocks',
   'events',
   'postcopy-ram',

@@ -19,6 +19,7 @@ import { acceptChannels } from './multifd/accept-channels.ts'
 import { IncomingMultifd } from './multifd/incoming-multifd.ts'
 import type { MultifdCompression } from './multifd/multifd-packet.ts'
 import { IncomingPostcopy } from './postcopy/incoming-postcopy.ts'
+import { compressedPageDecoder } from './ram/compress/compressed-pages.ts'
 import { mappedRamSession } from './ram/mapped/mapped-load.ts'
 import { ReturnPathSender } from './return-path.ts'
 
@@ -142,12 +143,19 @@ export class IncomingMigration {
 
   async #load(channel: Channel, reader: QEMUFileReader): Promise<void> {
     const context = this.#context
-    const { machine, globalState, ramLoader, capabilities, parameters, isZero } = context
+    const { machine, globalState, ramLoader, capabilities, compressions, parameters, isZero } = context
     const { receiver } = channel.ramHooks ?? {}
     const file = fileOf(context, channel)
     const readers = capabilities.get('multifd') ? parameters.values['multifd-channels'] : 1
     const mapped = file && mappedRamSession(file, isZero, readers, ramLoader.stats)
-    ramLoader.begin({ ...this.#multifd?.session, ...mapped, hook: receiver && ((blocks) => receiver.receive(blocks)) })
+    const compressed = capabilities.get('compress') && compressions.zlib
+    const decoders = compressed ? [compressedPageDecoder(compressed, ramLoader.stats)] : []
+    ramLoader.begin({
+      decoders,
+      ...this.#multifd?.session,
+      ...mapped,
+      hook: receiver && ((blocks) => receiver.receive(blocks)),
+    })
     setGlobalRunState(globalState, 'running') // what a sender without that section means
     let current = { channel, reader }
     const loader = new StreamLoader(reader, machine.sections, {

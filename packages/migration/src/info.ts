@@ -1,5 +1,6 @@
 import { PAGE_BYTES } from '@ferryvm/core'
 import type { OutgoingMigration } from './outgoing.ts'
+import type { CompressionInfo } from './ram/compress/compressed-pages.ts'
 import type { RamSaver } from './ram/ram-save.ts'
 import type { XbzrleCacheInfo } from './ram/xbzrle/xbzrle-pages.ts'
 import type { MigrationStatus } from './status.ts'
@@ -16,6 +17,8 @@ export interface MigrationInfo {
   /** ms */
   'setup-time'?: number
   ram?: MigrationRamInfo
+  /** With capability compress. */
+  compression?: CompressionInfo
   /** While the guest is slowed down. */
   'cpu-throttle-percentage'?: number
   /** With capability xbzrle. */

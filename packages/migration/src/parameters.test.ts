@@ -27,7 +27,7 @@ describe('parameters (protocol.md section 4)', () => {
     [{ 'downtime-limit': '5' }, 'is an integer from 0 to 2000000, not "5"'],
     [{ 'cpu-throttle-tailslow': 'on' }, 'is on or off'],
     [{ 'multifd-compression': 'rar' }, 'is one of none, zlib, zstd'],
-    [{ 'compress-level': 3 }, 'is not implemented here; it stays 1'],
+    [{ 'multifd-qatzip-level': 3 }, 'is not implemented here; it stays 1'],
     [{ 'xbzrle-cache-size': 12_288 }, 'is a power of two from 4096'],
     [{ 'xbzrle-cache-size': 0 }, 'is a power of two from 4096'],
     [{ 'max-cpu-throttle': 19 }, 'is an integer from 20 (cpu_throttle_initial) to 99, not 19'],

@@ -8,6 +8,10 @@ export interface Compression {
   /** Range of levels is the method's own. */
   createCompressor(level: number): Compressor
   createDecompressor(): Decompressor
+  /** One complete stream. @param input must not change until this settles */
+  compressWhole(input: Uint8Array, level: number): Promise<Uint8Array>
+  /** @param into filled to its end @throws CompressionError as {@link Decompressor.decompress}; for small pieces, as it does not wait */
+  decompressWhole(input: Uint8Array, into: Uint8Array): void
 }
 export interface Compressor {
   /**

@@ -12,6 +12,11 @@ export const nodeCompressions: Compressions = {
     createCompressor: (level) =>
       compressor(zlib.createDeflate({ level, chunkSize: CHUNK_BYTES }), zlib.constants.Z_SYNC_FLUSH),
     createDecompressor: () => decompressor(zlib.createInflate({ chunkSize: CHUNK_BYTES })),
+    compressWhole: (input, level) =>
+      new Promise((resolve, reject) =>
+        zlib.deflate(input, { level }, (error, data) => (error ? reject(error) : resolve(data))),
+      ),
+    decompressWhole: (input, into) => whole(() => zlib.inflateSync(input, { maxOutputLength: into.length }), into),
   },
   ...(typeof zlib.createZstdCompress === 'function' && { zstd: zstd() }),
 }
@@ -25,7 +30,28 @@ function zstd(): Compression {
         ZSTD_e_flush,
       ),
     createDecompressor: () => decompressor(zlib.createZstdDecompress({ chunkSize: CHUNK_BYTES })),
+    compressWhole: (input, level) =>
+      new Promise((resolve, reject) =>
+        zlib.zstdCompress(input, { params: { [ZSTD_c_compressionLevel]: level } }, (error, data) =>
+          error ? reject(error) : resolve(data),
+        ),
+      ),
+    decompressWhole: (input, into) =>
+      whole(() => zlib.zstdDecompressSync(input, { maxOutputLength: into.length }), into),
   }
+}
+
+function whole(decompress: () => Uint8Array, into: Uint8Array): void {
+  let data: Uint8Array
+  try {
+    data = decompress()
+  } catch (cause) {
+    throw new CompressionError(`the compressed data is broken: ${(cause as Error).message}`, { cause })
+  }
+  if (data.length !== into.length) {
+    throw new CompressionError(`the compressed data holds ${data.length} bytes instead of ${into.length}`)
+  }
+  into.set(data)
 }
 
 function compressor(stream: Transform, flushKind: number): Compressor {

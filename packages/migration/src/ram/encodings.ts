@@ -1,8 +1,10 @@
 import type { Compressions, GuestMemory, RamHookSender, SeekableChannel, StreamSettings } from '@ferryvm/core'
 import type { Capability } from '../capabilities.ts'
+import { CapabilityError } from '../errors.ts'
 import type { MultifdCompression } from '../multifd/multifd-packet.ts'
 import { OutgoingMultifd } from '../multifd/outgoing-multifd.ts'
 import type { ParameterValues } from '../parameters.ts'
+import { CompressedPages } from './compress/compressed-pages.ts'
 import { hookedPages } from './hooked-pages.ts'
 import { MappedPages } from './mapped/mapped-pages.ts'
 import type { PageEncoder } from './page-encoding.ts'
@@ -50,7 +52,14 @@ export function pageEncodings(request: EncodingRequest): PageEncodings {
     return { multifd, encoders: inPackets ? [multifd] : [...zero, multifd] }
   }
   const xbzrle = capability('xbzrle') ? [new XbzrlePages(isZero, () => parameters['xbzrle-cache-size'])] : []
-  return { encoders: [...xbzrle, ...zero, rawPages()] }
+  const compress = capability('compress') ? [compressedPages(request)] : []
+  return { encoders: [...xbzrle, ...compress, ...zero, rawPages()] }
+}
+
+function compressedPages({ compressions, isZero, parameters, capability }: EncodingRequest): PageEncoder {
+  const { zlib } = compressions
+  if (!zlib) throw new CapabilityError('compress', 'needs zlib, which this host does not have')
+  return new CompressedPages({ zlib, isZero, parameters, firstPassOnly: capability('xbzrle') })
 }
 
 function outgoingMultifd({ isZero, parameters, compressions, settings, uuid }: EncodingRequest): OutgoingMultifd {

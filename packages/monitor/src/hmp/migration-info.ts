@@ -55,6 +55,14 @@ export function infoMigrate({ migration }: MonitorContext): string {
     lines.push(`xbzrle encoding rate: ${xbzrle['encoding-rate'].toFixed(2)}`)
     put('xbzrle overflow', xbzrle.overflow, '')
   }
+  const { compression } = info
+  if (compression) {
+    put('compression pages', compression.pages, 'pages')
+    put('compression busy', compression.busy, '')
+    lines.push(`compression busy rate: ${compression['busy-rate'].toFixed(2)}`)
+    put('compressed size', kib(compression['compressed-size']), 'kbytes')
+    lines.push(`compression rate: ${compression['compression-rate'].toFixed(2)}`)
+  }
   put('cpu throttle percentage', info['cpu-throttle-percentage'], '')
   put('postcopy blocktime', info['postcopy-blocktime'], '')
   const waits = info['postcopy-vcpu-blocktime']
