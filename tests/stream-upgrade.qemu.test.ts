@@ -66,9 +66,11 @@ describe.skipIf(missing)('a converted stream', () => {
         expect(found.length, `${console_}${qemu.stderr}`).toBeGreaterThanOrEqual(4)
         expect(new Set(found.map(([, , errors]) => errors))).toEqual(new Set(['0000']))
         const ticks = found.map(([, t]) => Number.parseInt(t!, 16))
-        // A line is printed on the first turn of a loop after the twentieth tick: on a busy host that can be one later.
-        for (const [i, tick] of ticks.entries())
-          expect(Math.abs(tick - (ticks[0]! + 20 * i)), `${ticks}`).toBeLessThanOrEqual(2)
+        // A line comes once twenty ticks have passed. On a busy host the guest catches up with several at once, before it
+        // prints: one that was never moved shows steps of up to 24 there. A step of 40 would be a line that is missing.
+        const steps = ticks.slice(1).map((tick, i) => tick - ticks[i]!)
+        expect(Math.min(...steps), `${ticks}`).toBeGreaterThanOrEqual(20)
+        expect(Math.max(...steps), `${ticks}`).toBeLessThan(40)
       } finally {
         await qemu.kill()
       }
