@@ -1,3 +1,5 @@
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { scratchFolder, stockQemuCommand, stockQemuMissing } from '../../stock-qemu/stock-qemu.ts'
 import { buildGuestFiles, guestFilesMissing } from './guest-files.ts'
@@ -5,7 +7,7 @@ import { LinuxMachine, ours, stockQemu } from './linux-machine.ts'
 import { measureProgram, ratios, summary } from './measure-programs.ts'
 import { OptionError, parseOptions } from './options.ts'
 import { measurePeer, peerMissing } from './peer.ts'
-import { commandLine, PROGRAMS } from './programs.ts'
+import { COREMARK, commandLine, PROGRAMS } from './programs.ts'
 
 const withQemu = stockQemuMissing()
 const missing = withQemu ?? (process.env.FERRY_REQUIRE_QEMU ? undefined : guestFilesMissing())
@@ -35,6 +37,38 @@ describe.skipIf(missing)(
         expect([program.name, median > 0 && Number.isFinite(cpu)]).toEqual([program.name, true])
         expect(summary([samples], emu, stock)[0]).toContain(`geometric mean of 1 ${program.group} programs`)
       }
+    })
+
+    it('include CoreMark where there are its sources: the port keeps its times and checksums', async () => {
+      // Not CoreMark: a program that uses the port as CoreMark's own main does.
+      const sources = join(scratch.path, 'coremark')
+      mkdirSync(sources)
+      for (const name of ['core_list_join', 'core_matrix', 'core_state', 'core_util'])
+        writeFileSync(join(sources, `${name}.c`), '')
+      writeFileSync(
+        join(sources, 'coremark.h'),
+        '#include "core_portme.h"\nvoid start_time(void);\nvoid stop_time(void);\nee_u32 time_in_secs(CORE_TICKS ticks);\n',
+      )
+      writeFileSync(
+        join(sources, 'core_main.c'),
+        `#include "coremark.h"
+int main(int argc, char *argv[]) {
+  core_portable port;
+  portable_init(&port, &argc, argv);
+  start_time();
+  for (volatile ee_u32 i = 0; i < 1000; i++) {}
+  stop_time();
+  if (argv[3][2] == '1') ee_printf("[%u]ERROR! list crc 0x%04x - should be 0x%04x\\n", 0, 1, 2);
+  ee_printf("[%d]crclist       : 0x%04x\\n", 0, 2);
+  ee_printf("[%d]crcfinal      : 0x%04x\\n", 0, 3);
+  portable_fini(&port);
+}
+`,
+      )
+      const files = buildGuestFiles(scratch.path, sources)
+      await using machine = await LinuxMachine.boot(stockQemu(stockQemuCommand), files, scratch.path)
+      expect((await machine.run('coremark', commandLine(COREMARK, 5))).checksum).toBe(2 * 65599 + 3)
+      await expect(machine.run('coremark', 'coremark 0 0 0x16 5')).rejects.toThrow(/CoreMark's own check failed/)
     })
 
     it('run in several processes at once', async () => {

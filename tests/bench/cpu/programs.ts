@@ -8,6 +8,8 @@ export interface GuestProgram {
   readonly what: string
   /** The command, for those that are not in our own ELF. */
   readonly command?: (n: number) => string
+  /** Its input is text of `n` units. */
+  readonly readsText?: true
 }
 
 /** Bytes of text for the busybox programs, made in the guest: a unit of `n`. */
@@ -37,6 +39,7 @@ export const PROGRAMS: readonly GuestProgram[] = [
     group: 'system',
     n: 10,
     what: 'busybox gzip of a file',
+    readsText: true,
     command: (n) => `bench -x gzip ${textFile(n)} /bin/busybox gzip -c`,
   },
   {
@@ -44,6 +47,7 @@ export const PROGRAMS: readonly GuestProgram[] = [
     group: 'system',
     n: 40,
     what: 'busybox sha256sum of a file',
+    readsText: true,
     command: (n) => `bench -x sha256 ${textFile(n)} /bin/busybox sha256sum`,
   },
 ]
@@ -52,7 +56,7 @@ const textFile = (n: number) => `/tmp/text-${n}`
 
 /** What to type once before the program's runs: its input, if it has one. */
 export const preparation = (program: GuestProgram, n: number): string | undefined =>
-  program.command && `bench -t ${n * TEXT_BYTES} >${textFile(n)}`
+  program.readsText && `bench -t ${n * TEXT_BYTES} >${textFile(n)}`
 
 export const commandLine = (program: GuestProgram, n: number): string =>
   program.command?.(n) ?? `bench ${program.name} ${n}`

@@ -31,6 +31,6 @@ link "$target"
   for name in core_list_join core_main core_matrix core_state core_util; do
     compile $name "$coremark/$name.c" -Ilinux/coremark -I"$coremark" -include linux/coremark/core_portme.h -w
   done
-  compile core_portme linux/coremark/core_portme.c -I"$coremark"
+  compile core_portme linux/coremark/core_portme.c -Ilinux/coremark -I"$coremark"
   link "$target-coremark"
 }
