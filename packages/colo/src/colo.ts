@@ -1,4 +1,4 @@
-import type { Logger, RunState } from '@ferryvm/core'
+import type { Logger, QEMUFileReader, RunState } from '@ferryvm/core'
 import type { Colo, ColoMode, ColoPrimaryLink, ColoReason, ColoSecondaryLink, ColoStatus } from '@ferryvm/migration'
 import { ColoCheckpointError, ColoFencedError, ColoProtocolError, ColoStateError } from './errors.ts'
 import type { ColoGuard } from './guard/guard.ts'
@@ -7,6 +7,8 @@ import { RamCache } from './ram-cache.ts'
 
 /** Between two looks at `x-checkpoint-delay`, which may be changed meanwhile, ms. */
 const DELAY_STEP_MS = 50
+
+const INCOMPLETE = "no checkpoint of this pair is complete yet, so the guest is still the primary's"
 
 /** One checkpoint, as the primary saw it. */
 export interface CheckpointFacts {
@@ -26,7 +28,7 @@ export interface ColoOptions {
   readonly holdOutput?: boolean
   /** Whether the secondary's guest runs between checkpoints, as stock QEMU's does, or only when it takes over. Default false. */
   readonly secondaryRuns?: boolean
-  /** Asked when a pair has formed, so that each pair can have a fence of its own. */
+  /** Asked before the guest is sent, or taken, so that each pair can have a fence of its own; what it throws fails that migration. */
   readonly guard?: () => Promise<ColoGuard | undefined>
   onCheckpoint?(facts: CheckpointFacts): void
 }
@@ -40,9 +42,23 @@ export function createColo(options: ColoOptions = {}): Colo {
 
 type FailoverStatus = 'none' | 'require' | 'active' | 'completed'
 
-/** The primary listens while the guest computes; one read at a time, so that one has to be over before the next. */
+/** The primary listens while it has other things to do; one read at a time, so that one has to be over before the next. */
 interface Ear {
+  /** Settles with `spoke`. */
   readonly speaks: Promise<void>
+  /** There is something to read, or never will be. */
+  spoke: boolean
+}
+
+function listenTo(reader: QEMUFileReader): Ear {
+  const ear: Ear = {
+    speaks: Promise.resolve(reader.fill(1)).finally(() => {
+      ear.spoke = true
+    }),
+    spoke: false,
+  }
+  ear.speaks.catch(() => {})
+  return ear
 }
 
 /** What ends the loop of checkpoints on purpose. */
@@ -59,6 +75,8 @@ class ColoSession implements Colo {
   #close: ((reason: Error) => Promise<void>) | undefined
   #stopped = false
   #guard: ColoGuard | undefined
+  /** The secondary has at least one checkpoint of this pair. Before, the guest is the primary's alone. */
+  #complete = false
   #checkpoints = 0
   /** What a checkpoint stopped the machine in. */
   #interrupted: RunState = 'running'
@@ -79,6 +97,7 @@ class ColoSession implements Colo {
   lostHeartbeat(): void {
     if (this.#mode === 'none') throw new ColoStateError('x-colo-lost-heartbeat: this machine is not in COLO')
     if (this.#failover !== 'none') throw new ColoStateError('x-colo-lost-heartbeat: a failover is under way already')
+    if (this.#mode === 'secondary' && !this.#complete) throw new ColoStateError(`x-colo-lost-heartbeat: ${INCOMPLETE}`)
     this.#failover = 'require'
     this.#reason = 'processing'
     this.#requested.resolve()
@@ -94,14 +113,27 @@ class ColoSession implements Colo {
     void this.#close?.(new Ended('the process ends'))
   }
 
+  async prepare(): Promise<void> {
+    this.#guard = await this.#options.guard?.()
+  }
+
   async primary(link: ColoPrimaryLink): Promise<() => Promise<void>> {
-    await expect(link.reader, 'checkpoint-ready')
+    const { machine, reader, writer } = link
+    await expect(reader, 'checkpoint-ready')
+    await this.#begin('primary', link)
+    try {
+      await send(writer, 'checkpoint-request')
+      await expect(reader, 'checkpoint-reply')
+    } catch (error) {
+      await this.#end('none', 'none')
+      throw error
+    }
+    // What is sent from here on may give the secondary a whole checkpoint, and with it the right to take over.
     return async () => {
-      await this.#begin('primary', link)
-      const { machine } = link
-      if (this.#options.holdOutput ?? true) machine.output.close()
-      machine.start()
       try {
+        if (this.#options.holdOutput ?? true) machine.output.close()
+        await this.#transfer(link)
+        link.paired()
         for (;;) {
           await this.#checkpoint(link, await this.#delay(link))
         }
@@ -143,36 +175,36 @@ class ColoSession implements Colo {
   }
 
   async #begin(mode: 'primary' | 'secondary', link: ColoPrimaryLink | ColoSecondaryLink): Promise<void> {
-    this.#guard = await this.#options.guard?.()
     this.#mode = mode
     this.#failover = 'none'
     this.#reason = 'none'
+    this.#complete = false
     this.#interrupted = 'running'
     this.#requested = Promise.withResolvers()
     this.#close = (reason) => link.close(reason)
-    this.#guard?.begin(mode, link.log, (why) => void link.close(new ColoFencedError(why)))
+    try {
+      await this.#guard?.begin(mode, link.log, (why) => void link.close(new ColoFencedError(why)))
+    } catch (error) {
+      await this.#end('none', 'none')
+      throw error
+    }
   }
 
   /** Until the next checkpoint is due. @throws the channel broke meanwhile, or the secondary spoke, which has nothing to say */
   async #delay(link: ColoPrimaryLink): Promise<Ear> {
     const { reader } = link
     const began = performance.now()
-    const woken = Promise.withResolvers<void>()
-    let heard = false
-    const speaks = Promise.resolve(reader.fill(1)).finally(() => {
-      heard = true
-      woken.resolve()
-    })
-    speaks.catch(() => {})
-    while (!heard) {
+    const ear = listenTo(reader)
+    const spoke = ear.speaks.catch(() => {})
+    while (!ear.spoke) {
       const left = link.delayMs - (performance.now() - began)
-      if (left <= 0 || this.#failover !== 'none' || this.#stopped) return { speaks }
+      if (left <= 0 || this.#failover !== 'none' || this.#stopped) return ear
       const slice = Promise.withResolvers<void>()
       const timer = setTimeout(slice.resolve, Math.min(left, DELAY_STEP_MS))
-      await Promise.race([woken.promise, slice.promise, this.#requested.promise])
+      await Promise.race([spoke, slice.promise, this.#requested.promise])
       clearTimeout(timer)
     }
-    await speaks
+    await ear.speaks
     await expect(reader, 'checkpoint-reply')
     throw new ColoProtocolError('the secondary replied before a checkpoint was asked for')
   }
@@ -182,14 +214,26 @@ class ColoSession implements Colo {
     await send(writer, 'checkpoint-request')
     await speaks
     await expect(reader, 'checkpoint-reply')
+    this.#interrupted = machine.runState
+    await this.#transfer(link)
+  }
+
+  /** Stops the machine, sends what has changed, and lets it go on with what the secondary has. */
+  async #transfer(link: ColoPrimaryLink): Promise<void> {
+    const { machine, reader, writer } = link
     const began = performance.now()
     const from = writer.position
-    this.#interrupted = machine.runState
     await machine.stop('colo')
     await send(writer, 'vmstate-send')
+    const ear = listenTo(reader)
     await link.sendMemory()
     const devices = await link.deviceState()
-    await sendDeviceState(writer, devices)
+    await sendDeviceState(writer, devices, async () => {
+      if (!ear.spoke) return
+      await ear.speaks
+      throw new ColoProtocolError('the secondary acknowledged a checkpoint before it had all of it')
+    })
+    await ear.speaks
     await expect(reader, 'vmstate-received')
     await expect(reader, 'vmstate-loaded')
     if (this.#guard?.overtaken) throw new ColoFencedError('the secondary has taken over')
@@ -213,6 +257,7 @@ class ColoSession implements Colo {
     } catch (cause) {
       throw new ColoCheckpointError(`the checkpoint could not be loaded: ${(cause as Error).message}`, { cause })
     }
+    this.#complete = true
   }
 
   /** The loop of checkpoints is over. Resolves when this machine runs alone; throws when it must not, or cannot. */
@@ -223,6 +268,8 @@ class ColoSession implements Colo {
     await link.close(reason).catch(() => {})
     try {
       if (!this.#stopped && reason instanceof ColoCheckpointError) throw reason
+      if (!this.#stopped && mode === 'secondary' && !this.#complete)
+        throw new ColoFencedError(INCOMPLETE, { cause: reason })
       if (!this.#stopped) await this.#mayGoOn(log, reason)
       if (this.#stopped) throw new ColoStateError('COLO ended with the process')
     } catch (cause) {
@@ -257,13 +304,15 @@ class ColoSession implements Colo {
     await this.#requested.promise
   }
 
+  /** @param mode 'none': no pair has formed */
   async #end(mode: ColoMode, reason: ColoReason): Promise<void> {
-    const reported = this.#reason === 'error'
+    const reported = mode === 'none' || this.#reason === 'error'
     this.#lastMode = mode
     this.#mode = 'none'
     this.#reason = reason
     this.#close = undefined
     await this.#guard?.end()
+    this.#guard = undefined
     if (!reported && !this.#stopped) this.#exit(mode, reason)
   }
 

@@ -21,11 +21,21 @@ export async function send(f: QEMUFileWriter, message: ColoMessage): Promise<voi
   await f.flush()
 }
 
-/** `vmstate-size` and what it announces. */
-export async function sendDeviceState(f: QEMUFileWriter, bytes: Uint8Array): Promise<void> {
+/**
+ * `vmstate-size` and what it announces.
+ * @param beforeLast called when all but the last byte is gone: nobody can have the whole yet
+ */
+export async function sendDeviceState(
+  f: QEMUFileWriter,
+  bytes: Uint8Array,
+  beforeLast: () => Promise<void>,
+): Promise<void> {
   f.putBe32(MESSAGES.indexOf('vmstate-size'))
   f.putBe64(BigInt(bytes.length))
-  f.putBuffer(bytes)
+  f.putBuffer(bytes.subarray(0, -1))
+  await f.flush()
+  await beforeLast()
+  f.putBuffer(bytes.subarray(-1))
   await f.flush()
 }
 

@@ -30,9 +30,11 @@ export interface ColoStatus {
  */
 export interface Colo {
   readonly status: ColoStatus
+  /** Before the guest is sent, and before it is taken. @throws no pair can form; the guest stays where it is */
+  prepare(): Promise<void>
   /**
-   * The machine is stopped and all of it was sent; the dirty log is on. Resolves when the peer is ready, which makes the pair;
-   * until then this is a migration that may fail.
+   * The machine is stopped and all of it was sent; the dirty log is on. Resolves when the peer awaits
+   * the first checkpoint; until then this is a migration that may fail, and the peer must not run the guest.
    * @returns runs until this machine goes on alone; throws when it must not, having stopped it
    */
   primary(link: ColoPrimaryLink): Promise<() => Promise<void>>
@@ -54,6 +56,8 @@ interface ColoLink {
 }
 
 export interface ColoPrimaryLink extends ColoLink {
+  /** The peer has the first checkpoint: from now on the one survives the loss of the other. */
+  paired(): void
   /** `x-checkpoint-delay`, as it is now, ms. */
   readonly delayMs: number
   /** Every page written since the last time, as END sections, then EOF. The machine is stopped. */
@@ -88,6 +92,7 @@ export function primaryLink(
     writer,
     log,
     close: (reason) => channel.close(reason),
+    paired: () => context.setStatus('colo'),
     get delayMs() {
       return context.parameters.values['x-checkpoint-delay']
     },

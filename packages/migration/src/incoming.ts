@@ -255,6 +255,7 @@ export class IncomingMigration {
         if (!this.#context.capabilities.get('x-colo')) {
           throw command.refuse('the sender wants COLO; switch the capability x-colo on here too')
         }
+        await this.#context.colo!.prepare()
         this.#colo = true
         return
       default:

@@ -145,6 +145,7 @@ export class OutgoingMigration {
     }
     try {
       const { log, capabilities } = context
+      if (capabilities.get('x-colo')) await context.colo!.prepare()
       const channel = await transport.connect(address, { signal, log, capabilities: capabilities.on })
       this.#channel = channel
       const { encoders, multifd } = context.encodings(channel)
@@ -156,10 +157,7 @@ export class OutgoingMigration {
       if (context.capabilities.get('postcopy-ram')) this.#postcopy = this.#preparePostcopy(transport, address)
       const pair = await this.#send(channel)
       this.#phase = 'committed'
-      if (pair) {
-        context.setStatus('colo')
-        await pair()
-      }
+      await pair?.()
       this.#finish()
       context.ramSaver.cleanup()
       if (!pair) context.machine.setRunState('postmigrate')

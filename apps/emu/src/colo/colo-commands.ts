@@ -82,7 +82,9 @@ async function up(
     for (const end = performance.now() + START_MS; ; await delay(20)) {
       const { status, 'error-desc': why } = await here.execute('query-migrate')
       if (status === 'colo') break
-      if (status === 'failed') throw new UsageError(`the pair did not form: ${why}\n${tail(second.log)}`)
+      if (status === 'failed' || status === 'completed') {
+        throw new UsageError(`the pair did not form: ${why ?? 'the secondary was lost at once'}\n${tail(second.log)}`)
+      }
       if (performance.now() > end) throw new UsageError('the pair did not form in time')
     }
   } finally {

@@ -7,8 +7,12 @@ export type ColoRole = 'primary' | 'secondary'
  * peer is reported (COLO_EXIT) and somebody else decides, with `x-colo-lost-heartbeat`.
  */
 export interface ColoGuard {
-  /** @param lost called at most once: the peer gives no sign of life any more */
-  begin(role: ColoRole, log: Logger, lost: (why: string) => void): void
+  /**
+   * Resolves when it watches; until then no pair forms.
+   * @param lost called at most once: the peer gives no sign of life any more
+   * @throws ColoGuardError it cannot, say because an address is taken
+   */
+  begin(role: ColoRole, log: Logger, lost: (why: string) => void): Promise<void>
   /**
    * May this side go on alone? Asked when the channel failed or the peer was lost; takes its time where the other side has
    * the better right, unless somebody who knows asked for it. Exactly one side is ever told true.

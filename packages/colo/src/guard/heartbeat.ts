@@ -33,8 +33,8 @@ export async function heartbeatGuard(options: HeartbeatOptions): Promise<ColoGua
     : undefined
   if (!session) throw new ColoGuardError('the session of a heartbeat is 32 hexadecimal digits')
   if (options.paths.length === 0) throw new ColoGuardError('a heartbeat needs at least one path')
-  const guard = new HeartbeatGuard(options, session)
-  return guard
+  await options.fence.check()
+  return new HeartbeatGuard(options, session)
 }
 
 class HeartbeatGuard implements ColoGuard, AsyncDisposable {
@@ -61,14 +61,14 @@ class HeartbeatGuard implements ColoGuard, AsyncDisposable {
     return this.#options.fence.lost
   }
 
-  begin(role: ColoRole, log: Logger, lost: (why: string) => void): void {
+  async begin(role: ColoRole, log: Logger, lost: (why: string) => void): Promise<void> {
     this.#role = role
     this.#lost = lost
     this.#paths = this.#options.paths.map(
       (path, index) =>
         new Path(index, path, this.#session, role, this.#timeoutMs, 3 * this.#intervalMs, log, this.#abort.signal),
     )
-    for (const path of this.#paths) path.open()
+    if (role === 'secondary') await Promise.all(this.#paths.map((path) => path.listen()))
     this.#lastTick = performance.now()
     this.#timer = setInterval(() => this.#tick(), this.#intervalMs)
   }
@@ -158,10 +158,6 @@ class Path {
     this.#heardMs = performance.now()
   }
 
-  open(): void {
-    if (this.#role === 'secondary') void this.#listen()
-  }
-
   alive(now: number): boolean {
     const alive = now - this.#heardMs < this.#timeoutMs
     if (alive !== this.#said) {
@@ -203,11 +199,19 @@ class Path {
     }
   }
 
-  async #listen(): Promise<void> {
+  async listen(): Promise<void> {
     const { transport, address } = this.#where
     try {
       this.#listener = await transport.listen(address, { signal: this.#signal, log: this.#log })
-      for await (const channel of this.#listener) {
+    } catch (cause) {
+      throw new ColoGuardError(`heartbeat path ${this.#index + 1}: ${(cause as Error).message}`, { cause })
+    }
+    void this.#accept(this.#listener)
+  }
+
+  async #accept(listener: Listener<unknown>): Promise<void> {
+    try {
+      for await (const channel of listener) {
         if (this.#strangers >= MAX_STRANGERS) void channel.close().catch(() => {})
         else void this.#receive(channel)
       }

@@ -1,5 +1,6 @@
-import { existsSync } from 'node:fs'
-import { open } from 'node:fs/promises'
+import { constants, existsSync } from 'node:fs'
+import { access, open } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { ColoGuardError } from '../errors.ts'
 import type { Fence } from '../guard/fence.ts'
 
@@ -12,6 +13,18 @@ export function lockFileFence(path: string): Fence {
   return {
     get lost() {
       return !won && existsSync(path)
+    },
+    async check() {
+      if (existsSync(path)) {
+        throw new ColoGuardError(
+          `the lock file ${path} is there already: that pair has ended; a new one needs a new file`,
+        )
+      }
+      try {
+        await access(dirname(path), constants.W_OK | constants.X_OK)
+      } catch (cause) {
+        throw new ColoGuardError(`the lock file ${path} could not be made: ${(cause as Error).message}`, { cause })
+      }
     },
     async claim(role) {
       if (won) return true
