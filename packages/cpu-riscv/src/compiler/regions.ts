@@ -17,8 +17,10 @@ const REACH = 3
 const MAX_PAGES = 4
 /** Writes to code of a page that make it wait longer before it is compiled again. */
 const CHURN_LIMIT = 8
-/** A heat that takes 2^15 more jumps to come back to the threshold. */
-const COLD = 0x8000
+/** A block of a region gets a region of its own after so many times the jumps that others take. */
+const INNER_PATIENCE = 16
+/** Jumps that heat16 can count. */
+const MAX_PATIENCE = 0xffff
 /** What compiled code may cost, estimated: V8 keeps about 20 KiB per module, and both tiers' machine code of its functions. */
 const MAX_COST_BYTES = 96 * 2 ** 20
 const MODULE_COST_BYTES = 20 * 2 ** 10
@@ -31,6 +33,8 @@ export interface RegionsOptions {
   readonly table: WebAssembly.Table
   /** The interpreter's export. */
   readonly step: WebAssembly.ExportValue
+  /** Jumps to an instruction that make it hot. */
+  readonly threshold: number
   /** Regions of one module at most. */
   readonly batch: number
   /** Whether to compile what has not run yet, too. */
@@ -154,9 +158,13 @@ export class Regions implements CompiledPages {
 
   #refuse(slot: number): void {
     this.#options.hart.count(COUNTER.regionsRefused)
-    if (this.#view.getUint16(slot, true) !== SPECIAL_HANDLER.compiled) {
-      this.#view.setUint16(slot + SLOT.heat16, COLD, true)
-    }
+    this.#cool(slot, MAX_PATIENCE)
+  }
+
+  /** It takes so many more jumps to a slot to make it hot. */
+  #cool(slot: number, jumps: number): void {
+    if (this.#view.getUint16(slot, true) === SPECIAL_HANDLER.compiled) return
+    this.#view.setUint16(slot + SLOT.heat16, this.#options.threshold - Math.min(jumps, MAX_PATIENCE), true)
   }
 
   #failed(): void {
@@ -222,6 +230,12 @@ export class Regions implements CompiledPages {
     }
     if (this.#pending.length === 0) this.#age = 0
     this.#pending.push({ compiled, body })
+    // Its other blocks run as part of it from now on, so that few jumps to them will be interpreted.
+    const inner = this.#options.threshold * INNER_PATIENCE
+    for (const { at } of region.blocks) {
+      const page = found.get(Math.floor(at / 4096))!
+      this.#cool(page.slots + ((at & 0xffe) >> 1) * SLOT_BYTES, inner)
+    }
     hart.add(COUNTER.regionInstructions, region.instructions)
   }
 

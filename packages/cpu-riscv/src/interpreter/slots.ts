@@ -45,7 +45,6 @@ export interface Handler {
 }
 
 const shortNames = new Set(COMPRESSED.map((row) => row.expandsTo))
-const key = (name: string, bytes: 2 | 4, flow: Flow): string => `${name}/${bytes}/${flow}`
 
 /** Handler of number SPECIAL_HANDLERS + index. */
 export const HANDLERS: readonly Handler[] = INSTRUCTIONS.flatMap((row) => {
@@ -53,12 +52,19 @@ export const HANDLERS: readonly Handler[] = INSTRUCTIONS.flatMap((row) => {
   const flows: readonly Flow[] = isRelative(row.format) ? ['far', 'forward', 'backward'] : ['straight']
   return lengths.flatMap((bytes) => flows.map((flow) => ({ row, bytes, flow })))
 })
-const numbers = new Map(
-  HANDLERS.map(({ row, bytes, flow }, index) => [key(row.name, bytes, flow), index + SPECIAL_HANDLERS]),
-)
+
+const FLOWS: readonly Flow[] = ['straight', 'far', 'forward', 'backward']
+/** By row: the handler of each length and flow. */
+const numbers = new Map<Instruction, number[]>()
+const variant = (bytes: 2 | 4, flow: Flow): number => FLOWS.indexOf(flow) * 2 + (bytes >> 2)
+for (const [index, { row, bytes, flow }] of HANDLERS.entries()) {
+  let variants = numbers.get(row)
+  if (!variants) numbers.set(row, (variants = []))
+  variants[variant(bytes, flow)] = index + SPECIAL_HANDLERS
+}
 
 export const handlerNumber = (row: Instruction, bytes: 2 | 4, flow: Flow): number => {
-  const number = numbers.get(key(row.name, bytes, flow))
-  if (number === undefined) throw new Error(`no handler for ${key(row.name, bytes, flow)}`)
+  const number = numbers.get(row)?.[variant(bytes, flow)]
+  if (number === undefined) throw new Error(`no handler for ${row.name}/${bytes}/${flow}`)
   return number
 }

@@ -152,6 +152,7 @@ export class HartCore {
         hart,
         table: compiled.table,
         step: this.#interpreter.exports.step,
+        threshold: compile.threshold,
         batch: Math.min(BATCH, compile.threshold),
         speculates: compile.threshold < SPECULATION,
         decode: (slot) => this.#interpreter.code.decode(slot),
