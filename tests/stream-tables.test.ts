@@ -9,7 +9,7 @@ import {
   type StateNode,
 } from '@ferryvm/stream'
 import { describe, expect, it } from 'vitest'
-import { deviceTables } from '../apps/emu/src/stream/tables.ts'
+import { virtTables } from '../apps/emu/src/stream/virt-tables.ts'
 import { leavesOf } from '../packages/stream/src/rewrite/field-path.ts'
 import { loadStream, stockStreams } from '../packages/stream/src/stock-streams-testing.ts'
 
@@ -28,7 +28,7 @@ describe.each(stockStreams.filter((name) => name.startsWith('rv')))('%s', (name)
   ])('has its values without a description, from a %s', async (_, source) => {
     const described = await inspectStream(bytesSource(bytes))
     const bare = bytes.subarray(0, described.description!.offset)
-    const report = await inspectStream(source(bare), { tables: deviceTables })
+    const report = await inspectStream(source(bare), { tables: virtTables })
     expect(report.problems.map((p) => p.message)).toEqual(['there is no description'])
     const [mine, theirs] = [full(report.sections), full(described.sections)]
     expect(mine.map((s) => s.idstr)).toEqual(theirs.map((s) => s.idstr))

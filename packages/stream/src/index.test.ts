@@ -39,6 +39,7 @@ it('has these public names', () => {
     'qemu100',
     'qemu72',
     'reportJson',
+    'reportJsonText',
     'reportText',
     'rewriteStream',
     'stateJson',

@@ -32,7 +32,7 @@ export type {
   SectionReport,
   StreamReport,
 } from './inspect/report.ts'
-export { type Json, reportJson, stateJson } from './inspect/report-json.ts'
+export { type Json, reportJson, reportJsonText, stateJson } from './inspect/report-json.ts'
 export { problemText, type ReportTextOptions, reportText } from './inspect/report-text.ts'
 export { editStream, type FieldAssignment, parseAssignment } from './rewrite/edit-stream.ts'
 export { findLeaf, type Leaf, leavesOf, parseValue } from './rewrite/field-path.ts'
@@ -47,7 +47,7 @@ export {
   type PositionedReader,
 } from './source/byte-source.ts'
 export { decodeState, encodeState } from './state/state-codec.ts'
-export type { FieldNode, ListValue, StateNode, TreeValue, Value } from './state/state-node.ts'
+export type { FieldNode, ListValue, Runs, StateNode, TreeValue, Value } from './state/state-node.ts'
 export { checkDumps, checkText, type VmstateChange } from './vmstate/check.ts'
 export {
   type DumpedDevice,
@@ -59,6 +59,7 @@ export {
   type VmstateDump,
 } from './vmstate/dump.ts'
 export { defaultBounds, type WalkBounds } from './walk/bounds.ts'
+export type { PageCounts } from './walk/page-counts.ts'
 export type { SectionIdentity, TableLookup } from './walk/tables.ts'
 export type {
   CommandElement,

@@ -1,4 +1,4 @@
-import { inspectStream, reportJson, reportText } from '@ferryvm/stream'
+import { inspectStream, reportJsonText, reportText } from '@ferryvm/stream'
 import type { Command } from 'commander'
 import { openSource } from './open-source.ts'
 import { printLines } from './print.ts'
@@ -35,7 +35,7 @@ async function inspect(name: string, { json, fields, bufferBytes, pageSize }: In
   const pageBytes = pageSize === undefined ? {} : { pageBytes: Number(pageSize) }
   const report = await inspectStream(input.source, { tables: deviceTables, progress, ...pageBytes })
   done()
-  if (json) await printLines([JSON.stringify(reportJson(report))])
+  if (json) await printLines([reportJsonText(report)])
   else await printLines(reportText(report, { fields, bufferBytes: Number(bufferBytes) }))
   if (report.problems.some((p) => p.fatal || p.damage)) process.exitCode = 1
 }

@@ -1,12 +1,7 @@
-import { fstat as fstatCallback, read as readCallback } from 'node:fs'
+import { fstatSync, readSync } from 'node:fs'
 import { open } from 'node:fs/promises'
-import { promisify } from 'node:util'
 import { type Channel, silentLogger, type Transport } from '@ferryvm/core'
 import { type ByteSource, channelSource, fileSource, type PositionedReader } from '@ferryvm/stream'
-import { exec } from '@ferryvm/transport-exec'
-import { fd } from '@ferryvm/transport-fd'
-import { file as fileTransport } from '@ferryvm/transport-file'
-import { tcp, unix } from '@ferryvm/transport-socket'
 import { UsageError } from '../usage-error.ts'
 
 export interface OpenSource extends AsyncDisposable {
@@ -15,7 +10,14 @@ export interface OpenSource extends AsyncDisposable {
   readonly name: string
 }
 
-const TRANSPORTS: readonly Transport<any>[] = [tcp(), unix(), exec(), fd(), fileTransport()]
+/** Most streams are files, and need none of them. */
+const TRANSPORTS: Readonly<Record<string, () => Promise<Transport<any>>>> = {
+  tcp: async () => (await import('@ferryvm/transport-socket')).tcp(),
+  unix: async () => (await import('@ferryvm/transport-socket')).unix(),
+  exec: async () => (await import('@ferryvm/transport-exec')).exec(),
+  fd: async () => (await import('@ferryvm/transport-fd')).fd(),
+  file: async () => (await import('@ferryvm/transport-file')).file(),
+}
 
 /**
  * A file, `-` for standard input, or an address as `-incoming` takes it: `emu inspect tcp:0.0.0.0:4444` is what
@@ -23,21 +25,26 @@ const TRANSPORTS: readonly Transport<any>[] = [tcp(), unix(), exec(), fd(), file
  */
 export async function openSource(name: string): Promise<OpenSource> {
   if (name === '-') return standardInput()
-  const transport = TRANSPORTS.find(({ scheme }) => name.startsWith(`${scheme}:`))
-  if (transport) return listen(transport, name.slice(transport.scheme.length + 1), name)
+  const [, scheme = '', address = ''] = /^([a-z]+):(.*)$/s.exec(name) ?? []
+  if (Object.hasOwn(TRANSPORTS, scheme)) return listen(await TRANSPORTS[scheme]!(), address, name)
   const file = await open(name).catch((cause: Error) => {
     throw new UsageError(`${name}: ${cause.message}`, { cause })
   })
   try {
     const facts = await file.stat()
     if (facts.isDirectory()) throw new UsageError(`${name}: this is a folder`)
-    const source = facts.isFile() ? fileSource(file, facts.size) : inOrder(file)
+    const source = facts.isFile() ? fileSource(positioned(file.fd), facts.size) : inOrder(file)
     return { source, name, [Symbol.asyncDispose]: () => file.close() }
   } catch (error) {
     await file.close()
     throw error
   }
 }
+
+/** A command has nothing else to do meanwhile, and a read of a file in a thread of its own costs as much again. */
+const positioned = (fd: number): PositionedReader => ({
+  read: (into, at, length, position) => ({ bytesRead: readSync(fd, into, at, length, position) }),
+})
 
 /** `null`: from where the last read ended. */
 type Reader = {
@@ -48,10 +55,8 @@ const inOrder = (file: Reader): ByteSource =>
 
 /** Redirected from a file it can seek like one. */
 async function standardInput(): Promise<OpenSource> {
-  const facts = await promisify(fstatCallback)(0)
-  const read = promisify(readCallback)
-  const seekable: PositionedReader = { read: (into, at, length, position) => read(0, into, at, length, position) }
-  const source = facts.isFile() ? fileSource(seekable, facts.size) : chunksSource(process.stdin)
+  const facts = fstatSync(0)
+  const source = facts.isFile() ? fileSource(positioned(0), facts.size) : chunksSource(process.stdin)
   return { source, name: 'standard input', [Symbol.asyncDispose]: async () => void process.stdin.destroy() }
 }
 

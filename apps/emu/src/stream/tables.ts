@@ -1,42 +1,7 @@
-import { globalStateVmstate, type Vmstate } from '@ferryvm/core'
-import { hartTables } from '@ferryvm/cpu-riscv'
-import { intelIommuVmstate } from '@ferryvm/devices-iommu'
-import { pciTables } from '@ferryvm/devices-pci'
-import {
-  acpiBuildVmstate,
-  fwCfgVmstate,
-  goldfishRtcVmstate,
-  mtimerVmstate,
-  pflashCfi01Vmstate,
-  plicVmstate,
-  uart16550Vmstate,
-} from '@ferryvm/devices-virt'
-import { timerVmstate } from '@ferryvm/machine'
 import type { TableLookup } from '@ferryvm/stream'
 
-/** Tables of our devices, for streams without a description. Interrupt controllers know the number of harts only by what came. */
-export const deviceTables: TableLookup = ({ idstr, version, harts, machine }) => {
-  // Devices on a bus have its path before their name.
-  const name = idstr.slice(idstr.lastIndexOf('/') + 1)
-  return machine === undefined || machine === 'virt' ? virtTables(name, version, Math.max(1, harts)) : TABLES[name]
-}
-
-function virtTables(name: string, version: number, harts: number): Vmstate<any> | undefined {
-  if (name === 'cpu') return version === 5 ? hartTables['cpu v5'] : version === 10 ? hartTables['cpu v10'] : undefined
-  if (name === 'riscv_mtimer') return mtimerVmstate(harts)
-  if (name === 'riscv_sifive_plic') return plicVmstate(2 * harts)
-  return TABLES[name]
-}
-
-const TABLES: Readonly<Record<string, Vmstate<any>>> = {
-  ...pciTables,
-  cpu_common: hartTables.cpu_common,
-  timer: timerVmstate,
-  serial: uart16550Vmstate,
-  goldfish_rtc: goldfishRtcVmstate,
-  pflash_cfi01: pflashCfi01Vmstate,
-  fw_cfg: fwCfgVmstate,
-  virt_acpi_build: acpiBuildVmstate,
-  'iommu-intel': intelIommuVmstate,
-  globalstate: globalStateVmstate,
+/** {@link virtTables}, loaded when a section comes that its stream does not describe: that takes longer than most streams. */
+export const deviceTables: TableLookup = async (section) => {
+  const { virtTables } = await import('./virt-tables.ts')
+  return virtTables(section)
 }

@@ -109,31 +109,42 @@ function groupsOf(node: JsonObject): VmstateDescription[] | undefined {
 function fieldOf(item: JsonNode): FieldDescription | undefined {
   const node = asObject(item)
   if (!node) return undefined
-  const name = member(node, 'name')
-  const type = member(node, 'type')
-  const size = member(node, 'size')
-  const arrayLen = member(node, 'array_len')
-  const index = member(node, 'index')
-  if (typeof name !== 'string' || typeof type !== 'string' || !isCount(size)) return undefined
-  if (arrayLen !== undefined && !isCount(arrayLen)) return undefined
-  if (index !== undefined && !isCount(index)) return undefined
-  const structNode = member(node, 'struct')
-  const inline = groupsOf(node)
-  if (!inline) return undefined
+  let name: string | undefined
+  let type: string | undefined
+  let size: number | undefined
+  let arrayLen: number | undefined
+  let index: number | undefined
   let struct: VmstateDescription | undefined
-  if (structNode !== undefined) {
-    const object = asObject(structNode)
-    const nested = object && groupsOf(object)
-    if (nested?.length !== 1) return undefined
-    struct = nested[0]
+  let described = false
+  // One pass, the first value of a key counts: there are thousands of fields.
+  for (const [key, value] of node.pairs) {
+    if (key === 'name') {
+      if (typeof value !== 'string') return undefined
+      name ??= value
+    } else if (key === 'type') {
+      if (typeof value !== 'string') return undefined
+      type ??= value
+    } else if (key === 'size' || key === 'array_len' || key === 'index') {
+      if (!isCount(value)) return undefined
+      if (key === 'size') size ??= value
+      else if (key === 'index') index ??= value
+      else arrayLen ??= value
+    } else if (key === 'struct') {
+      const object = asObject(value)
+      const nested = object && groupsOf(object)
+      if (nested?.length !== 1) return undefined
+      struct ??= nested[0]
+    } else if (key === 'vmsd_name') described = true
   }
+  const inline = described ? groupsOf(node) : undefined
+  if (name === undefined || type === undefined || size === undefined || (described && !inline)) return undefined
   return {
     name,
     ...(arrayLen !== undefined && { array_len: arrayLen }),
     ...(index !== undefined && { index }),
     type,
     ...(struct && { struct }),
-    ...(inline.length > 0 && { inline }),
+    ...(inline && { inline }),
     size,
   }
 }

@@ -79,6 +79,8 @@ class HashingInspector extends Inspector {
     super.ramBlocks(list)
     this.hashes = list.blocks.map(() => new PageHashes())
   }
+  /** Every page is looked at. */
+  override counts(): undefined {}
   override ram(record: RamRecord): void {
     super.ram(record)
     const hashes = this.hashes[record.block]

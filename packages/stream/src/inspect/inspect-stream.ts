@@ -1,6 +1,7 @@
 import { commandName, FerryError } from '@ferryvm/core'
 import type { ByteSource } from '../source/byte-source.ts'
 import { decodeState, opaqueState } from '../state/state-codec.ts'
+import type { PageCounts } from '../walk/page-counts.ts'
 import { decodeName } from '../walk/ram-walk.ts'
 import type {
   CommandElement,
@@ -38,14 +39,25 @@ export async function inspectStream(source: ByteSource, options: WalkOptions = {
   return inspector.report(bytes)
 }
 
-interface BlockCounts {
+class BlockCounts implements PageCounts {
   readonly entry: RamBlockEntry
-  zeroPages: number
+  zeroPages = 0
   normalPages: number
-  xbzrlePages: number
-  compressedPages: number
-  streamBytes: number
-  readonly pages: PageSet
+  xbzrlePages = 0
+  compressedPages = 0
+  streamBytes = 0
+  readonly pages = new PageSet()
+
+  constructor(entry: RamBlockEntry) {
+    this.entry = entry
+    this.normalPages = entry.mapped?.pageCount ?? 0
+  }
+  get usedLength(): number {
+    return this.entry.usedLength
+  }
+  cameRange(from: number, to: number): void {
+    this.pages.addRange(from, to)
+  }
 }
 
 export class Inspector implements StreamVisitor {
@@ -99,15 +111,11 @@ export class Inspector implements StreamVisitor {
   }
   ramBlocks({ totalBytes, blocks }: RamBlockList): void {
     this.#totalBytes = totalBytes
-    this.#blocks = blocks.map((entry) => ({
-      entry,
-      zeroPages: 0,
-      normalPages: entry.mapped?.pageCount ?? 0,
-      xbzrlePages: 0,
-      compressedPages: 0,
-      streamBytes: 0,
-      pages: new PageSet(),
-    }))
+    this.#blocks = blocks.map((entry) => new BlockCounts(entry))
+  }
+  counts(block: number, pageBytes: number): PageCounts | undefined {
+    this.#pageBytes = pageBytes
+    return this.#blocks[block]
   }
   ram(record: RamRecord): void {
     if (record.block < 0) {

@@ -1,4 +1,4 @@
-import type { FieldNode, StateNode, Value } from '../state/state-node.ts'
+import type { FieldNode, Runs, StateNode, Value } from '../state/state-node.ts'
 import { isBytes, isStateNode } from '../state/state-node.ts'
 import type { StreamProblem } from '../walk/visitor.ts'
 import type { RamReport, SectionReport, StreamReport } from './report.ts'
@@ -96,26 +96,45 @@ function* stateText(node: StateNode, indent: string, options: ReportTextOptions)
   }
 }
 
-function* fieldText(
-  { name, type, values, array }: FieldNode,
+function* fieldText(field: FieldNode, indent: string, options: ReportTextOptions): Generator<string> {
+  const { name, type, array } = field
+  const runs = field.runs?.()
+  if (runs) {
+    yield* runsText(field, runs, indent, options)
+    return
+  }
+  const { values } = field
+  const simple = values.every((v) => typeof v !== 'object')
+  if (!array) yield* valueText(name, values[0]!, type, indent, options)
+  else if (simple) yield `${indent}${name} = ${listText(values.map((v) => scalarText(v, type)))}`
+  else yield* runsText(field, sameRuns(values), indent, options)
+}
+
+/** Queues and pages of zeros: an element that is as the one before is not printed again. */
+function* runsText(
+  { name, type }: FieldNode,
+  runs: Runs,
   indent: string,
   options: ReportTextOptions,
 ): Generator<string> {
-  const simple = values.every((v) => typeof v !== 'object')
-  if (!array) yield* valueText(name, values[0]!, type, indent, options)
-  else if (simple) yield `${indent}${name} = ${runs(values.map((v) => scalarText(v, type)))}`
-  else {
-    // Queues and pages of zeros: an element that is as the one before is not printed again.
-    const texts = values.map((value) => JSON.stringify(valueJson(value)))
-    for (let i = 0; i < values.length; ) {
-      yield* valueText(`${name}[${i}]`, values[i]!, type, indent, options)
-      let to = i + 1
-      while (to < values.length && texts[to] === texts[i]) to++
-      if (to === i + 2) yield `${indent}${name}[${i + 1}] is the same`
-      else if (to > i + 2) yield `${indent}${name}[${i + 1}..${to - 1}] are the same`
-      i = to
-    }
+  let i = 0
+  for (const { value, count } of runs) {
+    yield* valueText(`${name}[${i}]`, value, type, indent, options)
+    if (count === 2) yield `${indent}${name}[${i + 1}] is the same`
+    else if (count > 2) yield `${indent}${name}[${i + 1}..${i + count - 1}] are the same`
+    i += count
   }
+}
+
+function sameRuns(values: readonly Value[]): Runs {
+  const found: { value: Value; count: number; text: string }[] = []
+  for (const value of values) {
+    const text = JSON.stringify(valueJson(value))
+    const last = found.at(-1)
+    if (last?.text === text) last.count++
+    else found.push({ value, count: 1, text })
+  }
+  return found
 }
 
 function* valueText(
@@ -151,8 +170,8 @@ export function scalarText(value: Value, type = ''): string {
   return typeof number === 'number' && number < 1 << 16 ? `${number}` : `0x${number.toString(16)}`
 }
 
-/** `0 x 31, 7` instead of thirty-one zeros. */
-function runs(texts: readonly string[]): string {
+/** `[0 (31 times), 7]` instead of thirty-one zeros. */
+function listText(texts: readonly string[]): string {
   const parts: string[] = []
   for (let i = 0; i < texts.length; ) {
     let to = i + 1

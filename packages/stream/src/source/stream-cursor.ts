@@ -1,6 +1,7 @@
 import type { ByteSource } from './byte-source.ts'
 
-const BUFFER_BYTES = 1 << 20
+/** Stays in a core's cache, so that what was read is looked at there. */
+const BUFFER_BYTES = 1 << 18
 
 /**
  * A window on a source. What is `available` can be taken without waiting; `bytes` and `view` are open to hot loops,
@@ -19,9 +20,13 @@ export class StreamCursor {
 
   constructor(source: ByteSource) {
     this.#source = source
-    const { size = BUFFER_BYTES } = source
-    this.bytes = new Uint8Array(Math.min(BUFFER_BYTES, Math.max(4096, size + 1)))
-    this.view = new DataView(this.bytes.buffer)
+    const { size = BUFFER_BYTES, bytes } = source
+    if (bytes) {
+      this.end = bytes.length
+      this.ended = true
+    }
+    this.bytes = bytes ?? new Uint8Array(Math.min(BUFFER_BYTES, Math.max(4096, size + 1)))
+    this.view = new DataView(this.bytes.buffer, this.bytes.byteOffset, this.bytes.length)
   }
 
   get available(): number {
@@ -73,7 +78,7 @@ export class StreamCursor {
       this.start += count
       return true
     }
-    if (!this.#source.skip) return false
+    if (!this.#source.skip || this.ended) return false
     this.#source.skip(count - this.available)
     this.#base += this.end + (count - this.available)
     this.start = 0

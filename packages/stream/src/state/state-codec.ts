@@ -1,7 +1,16 @@
 import type { FieldDescription, VmstateDescription } from '@ferryvm/core'
 import { StreamFormatError } from '@ferryvm/core'
 import { ByteBuilder } from '../source/byte-sink.ts'
-import { type FieldNode, isBytes, isStateNode, leafOf, leafType, type StateNode, type Value } from './state-node.ts'
+import {
+  type FieldNode,
+  isBytes,
+  isStateNode,
+  leafOf,
+  leafType,
+  type Runs,
+  type StateNode,
+  type Value,
+} from './state-node.ts'
 import { virtioLayout } from './virtio-layout.ts'
 
 /** Structs in structs, as deep as anything real and no deeper. */
@@ -90,23 +99,27 @@ class PayloadReader {
     const offset = this.at
     this.at += size * count
     // The payload is borrowed; what is read later reads a copy.
-    this.#copy ??= this.#payload.slice()
-    const reader = new PayloadReader(this.#copy, this.#base)
+    const bytes = (this.#copy ??= this.#payload.slice())
+    const reader = new PayloadReader(bytes, this.#base)
+    const element = (i: number): Value => {
+      reader.at = offset + i * size
+      return reader.#value(field, depth)
+    }
     let values: Value[] | undefined
-    return {
+    const later: FieldNode = {
       name,
       type,
       offset,
       bytes: size * count,
       get values() {
-        if (values) return values
-        reader.at = offset
-        values = []
-        for (let i = 0; i < count; i++) values.push(reader.#value(field, depth))
-        return values
+        return (values ??= Array.from({ length: count }, (_, i) => element(i)))
       },
       array: 'packed',
     }
+    const runs = (): Runs | undefined =>
+      values ? undefined : runsOf(bytes, offset, size, count).map((r) => ({ value: element(r.first), count: r.count }))
+    // Two fields are equal when their values are: not enumerable.
+    return Object.defineProperty(later, 'runs', { value: runs })
   }
 
   #indexed(fields: readonly FieldDescription[], end: number, depth: number): FieldNode {
@@ -189,6 +202,23 @@ class PayloadReader {
     if (this.at >= end || this.#payload[this.at] !== byte) this.fail(`${name}: byte ${byte} of a list was expected`)
     this.at++
   }
+}
+
+/** Elements of `size` bytes from `offset` on that are as the one before them. */
+function runsOf(bytes: Uint8Array, offset: number, size: number, count: number): { first: number; count: number }[] {
+  const runs: { first: number; count: number }[] = []
+  let first = 0
+  for (let i = 1; i <= count; i++) {
+    const at = offset + i * size
+    if (i < count) {
+      let same = 0
+      while (same < size && bytes[at + same] === bytes[at + same - size]) same++
+      if (same === size) continue
+    }
+    runs.push({ first, count: i - first })
+    first = i
+  }
+  return runs
 }
 
 /** Whether the bytes of an element can be anything: no list, no subsection, and sizes that add up. */

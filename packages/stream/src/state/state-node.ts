@@ -23,6 +23,8 @@ export interface TreeValue {
   readonly nodes: { readonly key: StateNode | bigint; readonly value: StateNode }[]
 }
 
+export type Runs = readonly { readonly value: Value; readonly count: number }[]
+
 export interface FieldNode {
   readonly name: string
   /** As the description names it: `uint32`, `struct`, `timer`, `pci config`. */
@@ -32,6 +34,11 @@ export interface FieldNode {
   readonly bytes: number
   /** One, unless `array`. */
   readonly values: Value[]
+  /**
+   * Packed structs: elements that follow each other and are the same byte for byte, as one value. Undefined once somebody has
+   * asked for `values`, and may have changed them.
+   */
+  runs?(): Runs | undefined
   /** `packed`: one description stands for all elements; `indexed`: each element has its own. */
   readonly array?: 'packed' | 'indexed'
 }

@@ -1,5 +1,6 @@
 import type { StreamCursor } from '../source/stream-cursor.ts'
 import type { WalkBounds } from './bounds.ts'
+import { countPages, type PageCounts } from './page-counts.ts'
 import type { MappedRam, RamBlockEntry, RamRecord, SectionHeader, StreamVisitor } from './visitor.ts'
 
 /** Spec: ram.md section 1. */
@@ -17,6 +18,8 @@ export const RamFlag = {
 const FLAG_MASK = 0x3ff
 /** Word, name, length word; what comes before a page. */
 const RECORD_HEAD_BYTES = 8 + 256 + 4
+/** Of a stream in memory: its visitor settles this often. */
+const PAUSE_BYTES = 1 << 20
 const latin1 = new TextDecoder('latin1')
 const utf8 = new TextDecoder()
 
@@ -55,11 +58,14 @@ export class RamWalk {
   blocks: RamBlockEntry[] = []
   readonly #index = new Map<string, number>()
   #last = -1
+  /** Of block `#last`, where the visitor wants no more. */
+  #counts: PageCounts | undefined
   pageBytes = 4096
   /** From the configuration's capabilities. */
   ignoreShared = false
   mappedRam = false
   #outside = false
+  #pauseAt = 0
 
   constructor(cursor: StreamCursor, visitor: StreamVisitor, bounds: WalkBounds) {
     this.#cursor = cursor
@@ -73,7 +79,9 @@ export class RamWalk {
     const record = this.#record
     const visit = this.#visitor.ram
     for (;;) {
-      if (cursor.available < RECORD_HEAD_BYTES + this.pageBytes) {
+      if (this.#counts) cursor.start = countPages(cursor.view, cursor.start, cursor.end, this.pageBytes, this.#counts)
+      if (cursor.available < RECORD_HEAD_BYTES + this.pageBytes || cursor.position >= this.#pauseAt) {
+        this.#pauseAt = cursor.position + PAUSE_BYTES
         progress(cursor.position)
         yield RECORD_HEAD_BYTES + this.pageBytes
         if (cursor.available < 8) this.#truncated('a RAM record', 8)
@@ -112,6 +120,7 @@ export class RamWalk {
         if (found === undefined)
           throw new WalkStop(position, `RAM block "${printable(name)}" is not in the block list`, this.#blockNames())
         this.#last = block = found
+        this.#counts = this.#visitor.counts?.(block, this.pageBytes)
       } else if (block < 0) throw new WalkStop(position, 'a RAM record continues a block before any was named')
       const room = cursor.available - head
       const payload = this.#payloadBytes(kind, at + head, room, position)
@@ -242,6 +251,7 @@ export class RamWalk {
     }
     this.blocks = blocks
     this.#last = -1
+    this.#counts = undefined
     this.#visitor.ramBlocks?.({ totalBytes: total, blocks }, header, concat(raw))
   }
 

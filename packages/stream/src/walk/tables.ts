@@ -10,8 +10,11 @@ export interface SectionIdentity {
   /** `cpu` sections so far: tables of interrupt controllers depend on their number. */
   readonly harts: number
 }
-/** The caller's tables: a vmstate for a section it knows, for streams (or sections) that no description covers. */
-export type TableLookup = (section: SectionIdentity) => Vmstate<any> | undefined
+/**
+ * The caller's tables: a vmstate for a section it knows, for streams (or sections) that no description covers. Few do not, so
+ * that the tables may be loaded when they are asked for.
+ */
+export type TableLookup = (section: SectionIdentity) => Vmstate<any> | undefined | Promise<Vmstate<any> | undefined>
 
 /**
  * Reads a payload by a table, to learn its layout.

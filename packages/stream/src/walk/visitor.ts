@@ -1,4 +1,5 @@
 import type { VmstateDescription } from '@ferryvm/core'
+import type { PageCounts } from './page-counts.ts'
 
 /** Something that is not as it should be. The walk goes on where it can. */
 export interface StreamProblem {
@@ -106,6 +107,8 @@ export interface StreamVisitor {
   /** Bytes of a mapped-ram file around its page areas, in pieces. */
   mappedBytes?(bytes: Uint8Array): void
   ram?(record: RamRecord): void
+  /** For visitors that only count pages: most records of that block then go there instead of to `ram`. */
+  counts?(block: number, pageBytes: number): PageCounts | undefined
   /** Payload of a live section that is not RAM. */
   opaque?(header: SectionHeader, payload: Uint8Array): void
   liveEnd?(header: SectionHeader, payloadBytes: number, footer: boolean): void

@@ -1,4 +1,4 @@
-import { COMMANDS, commandName, Element, STREAM_MAGIC, STREAM_VERSION } from '@ferryvm/core'
+import { COMMANDS, commandName, Element, STREAM_MAGIC, STREAM_VERSION, type Vmstate } from '@ferryvm/core'
 import {
   bytesOf,
   type DeviceDescription,
@@ -26,13 +26,16 @@ import type {
 export interface WalkOptions {
   /** For sections that no description covers. */
   readonly tables?: TableLookup
-  /** Bytes done, and in all where that is known; at most once per window of a megabyte. */
+  /** Bytes done, and in all where that is known; at most once per 256 KiB. */
   readonly progress?: (position: number, size: number | undefined) => void
   /** Bytes of a guest page, where neither description nor configuration says it. Default 4096. */
   readonly pageBytes?: number
   readonly bounds?: Partial<WalkBounds>
   readonly signal?: AbortSignal
 }
+
+/** What the walk waits for: bytes that must be available (or the end), or something that is loaded. */
+type Wait = number | Promise<unknown>
 
 const KINDS: Readonly<Record<number, SectionKind>> = {
   [Element.SECTION_START]: 'start',
@@ -60,17 +63,17 @@ export async function walkStream(source: ByteSource, visitor: StreamVisitor, opt
     const settled = visitor.settle?.()
     if (settled !== undefined) await settled
     if (step.done) return
-    const filled = cursor.fill(step.value)
+    const filled = typeof step.value === 'number' ? cursor.fill(step.value) : step.value
     if (filled !== undefined) await filled
   }
 }
 
-async function describedAtEnd({ size, readAt }: ByteSource): Promise<StreamDescription | undefined> {
+async function describedAtEnd({ size, readAt, bytes }: ByteSource): Promise<StreamDescription | undefined> {
   if (size === undefined || !readAt) return undefined
   for (const step of TAIL_BYTES) {
     const length = Math.min(step, size)
-    const tail = new Uint8Array(length)
-    for (let done = 0; done < length; ) {
+    const tail = bytes?.subarray(size - length) ?? new Uint8Array(length)
+    for (let done = bytes ? length : 0; done < length; ) {
       const count = await readAt(tail.subarray(done), size - length + done)
       if (count === 0) break
       done += count
@@ -119,7 +122,7 @@ class ElementWalk {
     if (description) this.#describe(description)
   }
 
-  *run(): Generator<number, void> {
+  *run(): Generator<Wait, void> {
     try {
       yield* this.#head()
       const ended = yield* this.#elements(Number.POSITIVE_INFINITY, false)
@@ -149,7 +152,7 @@ class ElementWalk {
     this.#visitor.problem?.({ ...rest, ...(expected && { expected }), ...(section && { section }) })
   }
 
-  *#need(count: number, what: string): Generator<number, void> {
+  *#need(count: number, what: string): Generator<Wait, void> {
     const cursor = this.#cursor
     if (cursor.available >= count) return
     yield count
@@ -161,7 +164,7 @@ class ElementWalk {
       )
   }
 
-  *#head(): Generator<number, void> {
+  *#head(): Generator<Wait, void> {
     const cursor = this.#cursor
     yield* this.#need(8, 'the header')
     if (cursor.u32() !== STREAM_MAGIC)
@@ -179,7 +182,7 @@ class ElementWalk {
   }
 
   /** Spec: stream.md section 3. */
-  *#configuration(): Generator<number, void> {
+  *#configuration(): Generator<Wait, void> {
     const cursor = this.#cursor
     const offset = cursor.position
     yield* this.#need(5, 'the configuration')
@@ -210,7 +213,7 @@ class ElementWalk {
     cursor.start += size
   }
 
-  *#configurationBytes(name: string, at: number): Generator<number, number> {
+  *#configurationBytes(name: string, at: number): Generator<Wait, number> {
     const cursor = this.#cursor
     if (name === 'configuration/uuid') return 16
     if (name === 'configuration/target-page-bits') return 4
@@ -245,7 +248,7 @@ class ElementWalk {
   }
 
   /** @returns whether the list ended with its EOF byte */
-  *#elements(until: number, packaged: boolean): Generator<number, boolean> {
+  *#elements(until: number, packaged: boolean): Generator<Wait, boolean> {
     const cursor = this.#cursor
     while (cursor.position < until) {
       this.#section = undefined
@@ -268,7 +271,7 @@ class ElementWalk {
     return false
   }
 
-  *#command(packaged: boolean): Generator<number, void> {
+  *#command(packaged: boolean): Generator<Wait, void> {
     const cursor = this.#cursor
     const offset = cursor.position
     yield* this.#need(5, 'a command')
@@ -295,7 +298,7 @@ class ElementWalk {
     yield* this.#elements(cursor.position + bytes, true)
   }
 
-  *#anySection(kind: SectionKind, packaged: boolean): Generator<number, void> {
+  *#anySection(kind: SectionKind, packaged: boolean): Generator<Wait, void> {
     const cursor = this.#cursor
     const offset = cursor.position
     yield* this.#need(5, 'the header of a section')
@@ -327,7 +330,7 @@ class ElementWalk {
     } else yield* this.#fullSection(header, bytes)
   }
 
-  *#liveSection(header: SectionHeader, headerBytes: Uint8Array): Generator<number, void> {
+  *#liveSection(header: SectionHeader, headerBytes: Uint8Array): Generator<Wait, void> {
     const cursor = this.#cursor
     this.#section = header
     const from = cursor.position
@@ -347,7 +350,7 @@ class ElementWalk {
   }
 
   /** Takes the footer. Streams of old machine types have none. Spec: stream.md section 5. */
-  *#footer({ sectionId }: SectionHeader): Generator<number, boolean> {
+  *#footer({ sectionId }: SectionHeader): Generator<Wait, boolean> {
     const cursor = this.#cursor
     if (this.#footers === false) return false
     yield 5
@@ -375,7 +378,7 @@ class ElementWalk {
     return true
   }
 
-  *#fullSection(header: SectionHeader, headerBytes: Uint8Array): Generator<number, void> {
+  *#fullSection(header: SectionHeader, headerBytes: Uint8Array): Generator<Wait, void> {
     const cursor = this.#cursor
     const payloadOffset = cursor.position
     yield* this.#lookAhead()
@@ -396,7 +399,7 @@ class ElementWalk {
   }
 
   /** Of a source that cannot seek: what follows is taken in until it ends, because the description is there. */
-  *#lookAhead(): Generator<number, void> {
+  *#lookAhead(): Generator<Wait, void> {
     if (this.#lookedAhead) return
     this.#lookedAhead = true
     const cursor = this.#cursor
@@ -410,7 +413,7 @@ class ElementWalk {
 
   *#layoutOf(
     header: SectionHeader,
-  ): Generator<number, { layout?: StateElement['layout']; source: LayoutSource; bytes: number }> {
+  ): Generator<Wait, { layout?: StateElement['layout']; source: LayoutSource; bytes: number }> {
     const cursor = this.#cursor
     const { idstr, instanceId, version, sectionId } = header
     const described = this.#described.get(`${idstr}\0${instanceId}`)?.shift()
@@ -445,16 +448,22 @@ class ElementWalk {
         fatal: false,
       })
     }
-    const vmstate = this.#options.tables?.({
+    let vmstate = this.#options.tables?.({
       idstr,
       instanceId,
       version,
       harts: this.#harts,
       ...(this.#machine !== undefined && { machine: this.#machine }),
     })
+    if (vmstate instanceof Promise) {
+      const loading = vmstate.then((loaded) => {
+        vmstate = loaded
+      })
+      yield loading
+    }
     if (vmstate) {
       yield Math.min(this.#bounds.sectionBytes, 1 << 18)
-      const known = layoutByTable(vmstate, version, cursor.peek(cursor.available))
+      const known = layoutByTable(vmstate as Vmstate<any>, version, cursor.peek(cursor.available))
       if (
         known &&
         (this.#footers === false || this.#isFooter(known.bytes, sectionId)) &&
@@ -482,7 +491,7 @@ class ElementWalk {
   }
 
   /** Where nothing else tells: up to a footer with the right id that something sensible follows. */
-  *#bytesToFooter(header: SectionHeader): Generator<number, number> {
+  *#bytesToFooter(header: SectionHeader): Generator<Wait, number> {
     const cursor = this.#cursor
     const { sectionId } = header
     let searched = 0
@@ -529,7 +538,7 @@ class ElementWalk {
     return type === Element.COMMAND && commandName(cursor.u16(at + 1)) !== undefined
   }
 
-  *#afterEnd(): Generator<number, void> {
+  *#afterEnd(): Generator<Wait, void> {
     const cursor = this.#cursor
     this.#section = undefined
     const offset = cursor.position
@@ -574,7 +583,7 @@ class ElementWalk {
     yield* this.#trailing()
   }
 
-  *#trailing(): Generator<number, void> {
+  *#trailing(): Generator<Wait, void> {
     const cursor = this.#cursor
     const offset = cursor.position
     let bytes = 0
