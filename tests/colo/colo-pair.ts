@@ -92,9 +92,12 @@ export async function createSides(folder: string, options: SidesOptions = {}) {
 }
 
 /** A pair in COLO, with a guest that has been at it for some checkpoints. */
-export async function createPair(folder: string, options: SidesOptions = {}) {
+export async function createPair(
+  folder: string,
+  options: SidesOptions & { via?: (uri: string) => Promise<string> } = {},
+) {
   const sides = await createSides(folder, options)
-  const { done: left } = sides.here.vm.migration.start(sides.uri)
+  const { done: left } = sides.here.vm.migration.start((await options.via?.(sides.uri)) ?? sides.uri)
   await until(() => sides.checkpoints.length >= 5, 'five checkpoints were taken')
   return { ...sides, left }
 }

@@ -9,6 +9,7 @@ import { silentLogger } from '@ferryvm/core'
 import { unix } from '@ferryvm/transport-socket'
 import { afterAll, describe, expect, it } from 'vitest'
 import { createPair, until, verdict } from './colo-pair.ts'
+import { Relay } from './relay.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'ferryvm-colo-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -63,6 +64,26 @@ describe('COLO', { timeout: 180_000 }, () => {
     await expect(arrived).rejects.toMatchObject({ code: 'FERRY_COLO_FENCED' })
     expect(exits.toSorted()).toEqual(['first: primary request', 'second: secondary error'])
     expect(there.vm.machine.runState).toBe('postmigrate')
+    await there.vm[Symbol.asyncDispose]()
+    await verdict(here.vm, guest)
+    await here.vm[Symbol.asyncDispose]()
+  })
+
+  it('a link that falls silent while both sides live ends the pair, and the primary goes on', async () => {
+    let relay!: Relay
+    const { here, there, guest, arrived, left } = await createPair(folder, {
+      guarded: true,
+      both: { answerTimeoutMs: 500 },
+      async via(uri) {
+        relay = await Relay.open(join(folder, 'silent.sock'), Number(uri.split(':').at(-1)))
+        return `unix:${relay.path}`
+      },
+    })
+    relay.stall()
+    await left
+    // The secondary has heard nothing yet: it is the heartbeat that ends.
+    await expect(arrived).rejects.toMatchObject({ code: 'FERRY_COLO_FENCED' })
+    relay.close()
     await there.vm[Symbol.asyncDispose]()
     await verdict(here.vm, guest)
     await here.vm[Symbol.asyncDispose]()

@@ -1,8 +1,63 @@
-/** `pnpm colo:kills [N]`: kills machines of one COLO guest, one after the other, and prints what it took. Default 100. */
-import { chainOfKills } from './chain-of-kills.ts'
+/**
+ * `pnpm colo:kills [--primary=100] [--secondary=100] [--link=50] [--path=50] [--both=10] [--freeze=10] [--seed=N] [--chain=25]`:
+ * strikes at the machines of a COLO pair, in random order, so many of each kind, and says what it took. A guest lives through
+ * `--chain` of them, then another one begins. Linux from ../shared/guest or `pnpm guest:fetch`.
+ */
+import { parseArgs } from 'node:util'
+import { findLinuxGuest, linuxGuestMissing } from '../../tooling/guest/linux-guest.ts'
+import { randomNumbers, STRIKES, type Strike, strikeChain } from './strikes.ts'
 
-const { kills, takeoverMs, unseenLines } = await chainOfKills(Number(process.argv[2] ?? 100), console.log)
-const sorted = takeoverMs.toSorted((a, b) => a - b)
-const at = (share: number) => Math.round(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]!)
-console.log(`killed ${kills.primary} primaries and ${kills.secondary} secondaries; one guest lived through all of it`)
-console.log(`ten lines later by ${at(0.5)} ms (p50), ${at(0.99)} ms (p99); ${unseenLines} lines were never let out`)
+const number = (fallback: number) => ({ type: 'string', default: String(fallback) }) as const
+const { values } = parseArgs({
+  options: {
+    primary: number(100),
+    secondary: number(100),
+    link: number(50),
+    path: number(50),
+    both: number(10),
+    freeze: number(10),
+    chain: number(25),
+    seed: number(Date.now() % 2 ** 32),
+  },
+})
+const guest = findLinuxGuest()
+if (!guest?.opensbi) throw new Error(linuxGuestMissing() ?? 'no OpenSBI firmware (package opensbi)')
+const seed = Number(values.seed)
+const wanted: Record<Strike, number> = {
+  'kill primary': Number(values.primary),
+  'kill secondary': Number(values.secondary),
+  'cut link': Number(values.link),
+  'cut path 1': Number(values.path),
+  'cut path 2': Number(values.path),
+  'cut both paths': Number(values.both),
+  'freeze primary': Number(values.freeze),
+}
+const random = randomNumbers(seed)
+const strikes = STRIKES.flatMap((strike) => Array.from({ length: wanted[strike] }, () => strike))
+for (let i = strikes.length - 1; i > 0; i--) {
+  const j = random(i + 1)
+  ;[strikes[i], strikes[j]] = [strikes[j]!, strikes[i]!]
+}
+
+const began = performance.now()
+const takeoverMs: number[] = []
+const totals = new Map<Strike, number>()
+let [printed, unseen, chains] = [0, 0, 0]
+for (let at = 0; at < strikes.length; at += Number(values.chain)) {
+  const outcome = await strikeChain(guest, strikes.slice(at, at + Number(values.chain)), seed + at, console.log)
+  for (const [strike, count] of outcome.counts) totals.set(strike, (totals.get(strike) ?? 0) + count)
+  takeoverMs.push(...outcome.takeoverMs)
+  printed += outcome.printed
+  unseen += outcome.unseen
+  chains++
+}
+takeoverMs.sort((a, b) => a - b)
+const at = (share: number) =>
+  Math.round(takeoverMs[Math.min(takeoverMs.length - 1, Math.floor(takeoverMs.length * share))]!)
+console.log(`seed ${seed}: ${[...totals].map(([strike, count]) => `${count} x ${strike}`).join(', ')}`)
+console.log(`the right one went on every time, never two; ${Math.round((performance.now() - began) / 1000)} s`)
+console.log(
+  `${printed} records printed by ${chains} guests, all of them on the disk and in memory, none twice; ${unseen} never let out`,
+)
+if (takeoverMs.length > 0)
+  console.log(`from the kill of a primary to the next record: ${at(0.5)} ms (p50), ${at(0.99)} ms (p99)`)

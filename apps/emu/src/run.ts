@@ -1,4 +1,4 @@
-import { createServer } from 'node:net'
+import { createServer, type Socket } from 'node:net'
 import type { Logger, Machine } from '@ferryvm/core'
 import { nodeCompressions } from '@ferryvm/core/node'
 import { createMigration, type Migration } from '@ferryvm/migration'
@@ -147,24 +147,33 @@ async function openMonitors(
       monitor.attachQmp({ readable: process.stdin, writable: process.stdout })
       continue
     }
-    const server = createServer((client) => monitor.attachQmp({ readable: client, writable: client }))
-    await listen(server, parseListenAddress(where))
-    closers.push(async () => {
-      server.close()
-    })
+    closers.push(await listenForClients(where, (client) => monitor.attachQmp({ readable: client, writable: client })))
   }
   if (options.monitor === 'stdio') {
     if (terminal)
       throw new UsageError('-monitor stdio: the terminal is the serial port; use -serial mon:stdio to share it')
     monitor.attachHmp({ readable: process.stdin, writable: process.stdout })
   } else if (options.monitor !== 'none') {
-    const server = createServer((client) => monitor.attachHmp({ readable: client, writable: client }))
-    await listen(server, parseListenAddress(options.monitor))
-    closers.push(async () => {
-      server.close()
-    })
+    closers.push(
+      await listenForClients(options.monitor, (client) => monitor.attachHmp({ readable: client, writable: client })),
+    )
   }
   return closers
+}
+
+/** @returns hangs up on all of them, once they have what was written: a client that stays must not keep the process */
+async function listenForClients(where: string, attach: (client: Socket) => void): Promise<() => Promise<void>> {
+  const clients = new Set<Socket>()
+  const server = createServer((client) => {
+    clients.add(client)
+    client.once('close', () => clients.delete(client))
+    attach(client)
+  })
+  await listen(server, parseListenAddress(where))
+  return async () => {
+    server.close()
+    for (const client of clients) client.destroySoon()
+  }
 }
 
 /** One JSON line on stderr for every section of device state, while it happens. */

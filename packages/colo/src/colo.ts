@@ -7,6 +7,9 @@ import { RamCache } from './ram-cache.ts'
 
 /** Between two looks at `x-checkpoint-delay`, which may be changed meanwhile, ms. */
 const DELAY_STEP_MS = 50
+const ANSWER_TIMEOUT_MS = 10_000
+/** Looks at what was sent and received, within that time: a process that stood still itself counts one and not all of them. */
+const LOOKS = 5
 
 const INCOMPLETE = "no checkpoint of this pair is complete yet, so the guest is still the primary's"
 
@@ -30,6 +33,11 @@ export interface ColoOptions {
   readonly secondaryRuns?: boolean
   /** Asked before the guest is sent, or taken, so that each pair can have a fence of its own; what it throws fails that migration. */
   readonly guard?: () => Promise<ColoGuard | undefined>
+  /**
+   * A checkpoint that neither sends nor receives a byte for so long ends the pair: the guest stands meanwhile, and a link can break
+   * without a word while both sides live. Default 10000 ms.
+   */
+  readonly answerTimeoutMs?: number
   onCheckpoint?(facts: CheckpointFacts): void
 }
 
@@ -132,10 +140,11 @@ class ColoSession implements Colo {
     return async () => {
       try {
         if (this.#options.holdOutput ?? true) machine.output.close()
-        await this.#transfer(link)
+        await this.#inTime(link, () => this.#transfer(link))
         link.paired()
         for (;;) {
-          await this.#checkpoint(link, await this.#delay(link))
+          const ear = await this.#delay(link)
+          await this.#inTime(link, () => this.#checkpoint(link, ear))
         }
       } catch (error) {
         await this.#goOnAlone(link, error)
@@ -216,6 +225,24 @@ class ColoSession implements Colo {
     await expect(reader, 'checkpoint-reply')
     this.#interrupted = machine.runState
     await this.#transfer(link)
+  }
+
+  /** @throws the channel, closed by us: the secondary is silent */
+  async #inTime(link: ColoPrimaryLink, work: () => Promise<void>): Promise<void> {
+    const { reader, writer } = link
+    const limitMs = this.#options.answerTimeoutMs ?? ANSWER_TIMEOUT_MS
+    let [seen, looks] = [-1, 0]
+    const timer = setInterval(() => {
+      const bytes = reader.position + writer.position
+      looks = bytes === seen ? looks + 1 : 0
+      seen = bytes
+      if (looks === LOOKS) void link.close(new ColoProtocolError(`the secondary is silent for ${limitMs} ms`))
+    }, limitMs / LOOKS)
+    try {
+      await work()
+    } finally {
+      clearInterval(timer)
+    }
   }
 
   /** Stops the machine, sends what has changed, and lets it go on with what the secondary has. */

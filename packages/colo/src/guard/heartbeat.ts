@@ -100,7 +100,9 @@ class HeartbeatGuard implements ColoGuard, AsyncDisposable {
     if (now - this.#lastTick > this.#intervalMs + this.#timeoutMs / 2) for (const path of this.#paths) path.grant(now)
     this.#lastTick = now
     for (const path of this.#paths) path.beat()
-    if (this.#paths.some((path) => path.alive(now))) return
+    // All of them are asked: each says when it falls silent.
+    const alive = this.#paths.filter((path) => path.alive(now))
+    if (alive.length > 0) return
     this.#allLost.resolve()
     const lost = this.#lost
     this.#lost = undefined
