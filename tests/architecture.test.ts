@@ -10,6 +10,7 @@ const TIERS: string[][] = [
   ['core', 'embedded-guest'],
   [
     'compliance',
+    'block',
     'machine',
     'cpu-riscv',
     'devices-virt',

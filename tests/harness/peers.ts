@@ -4,8 +4,8 @@
  */
 import { closeSync, readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
+import { rawFile } from '@ferryvm/block/node'
 import { virtioBlk } from '@ferryvm/devices-virtio'
-import { rawFile } from '@ferryvm/devices-virtio/node'
 import { stockQemu10 } from '../stock-qemu/stock-10.ts'
 import { startStockQemu } from '../stock-qemu/stock-qemu.ts'
 import { giveDescriptor, type QmpSpeaker } from './give-descriptor.ts'

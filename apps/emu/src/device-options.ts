@@ -1,6 +1,5 @@
 import { virtDevices } from '@ferryvm/board-virt'
-import type { DeviceFactory, DeviceSpec, Placement } from '@ferryvm/core'
-import type { BlockBackend } from '@ferryvm/devices-virtio'
+import type { BlockBackend, DeviceFactory, DeviceSpec, Placement } from '@ferryvm/core'
 import type { Keyvals } from './keyval.ts'
 import { UsageError } from './usage-error.ts'
 

@@ -43,6 +43,7 @@ export type {
   Decompressor,
 } from './compression/compression.ts'
 export type { Cpu, CpuContext, CpuSpec, HartPort, HartSample, HartSampler } from './cpu/cpu.ts'
+export type { BlockBackend } from './device/block-backend.ts'
 export type { CharBackend } from './device/char-backend.ts'
 export {
   type CpuFactory,

@@ -1,6 +1,6 @@
 /** virtio devices (block, entropy), virtqueues, and the virtio-mmio slots of the `virt` board. */
-export { type BlockBackend, memoryBlock } from './block-backend.ts'
 export { DmaOnLoadError } from './dma-on-load-error.ts'
+export { memoryBlock } from './memory-block.ts'
 export { type VirtioBlkOptions, virtioBlk } from './virtio-blk.ts'
 export { VirtioDevice, type VirtioModel } from './virtio-device.ts'
 export { type VirtioMmioOptions, virtioMmio } from './virtio-mmio.ts'

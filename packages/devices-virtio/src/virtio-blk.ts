@@ -4,6 +4,7 @@
  * that fail on the host are answered with S_IOERR.
  */
 import {
+  type BlockBackend,
   defineDevice,
   type OutputGate,
   pageMissingIn,
@@ -14,7 +15,6 @@ import {
   type VirtioTransport,
   VmstateRangeError,
 } from '@ferryvm/core'
-import type { BlockBackend } from './block-backend.ts'
 import { feature, VirtioDevice, type VirtioModel } from './virtio-device.ts'
 import { registerVirtioSection } from './virtio-section.ts'
 import { gather, scatter, segmentBytes, type Virtqueue, type VirtqueueElement } from './virtqueue.ts'

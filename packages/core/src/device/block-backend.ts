@@ -12,24 +12,13 @@ export interface BlockBackend {
   discard?(offset: number, bytes: number): Promise<void>
   /** Absent: zeros are written. */
   writeZeroes?(offset: number, bytes: number): Promise<void>
+  /**
+   * Everything is written, and somebody else (a destination that shares the file) may use it from now on; reading and
+   * writing fail until {@link activate}. Absent: the disk is only ever this machine's.
+   */
+  inactivate?(): Promise<void>
+  /** It is this machine's from now on, whatever was known of it before. Rejects where somebody else has it. */
+  activate?(): Promise<void>
   /** Called once, when the machine goes away. */
   close?(): Promise<void>
-}
-
-/** A disk in memory. The bytes are the caller's: what the guest writes shows up in them. */
-export function memoryBlock(bytes: Uint8Array, options: { readonly readOnly?: boolean } = {}): BlockBackend {
-  return {
-    capacityBytes: bytes.length - (bytes.length % 512),
-    readOnly: options.readOnly ?? false,
-    async read(offset, into) {
-      into.set(bytes.subarray(offset, offset + into.length))
-    },
-    async write(offset, from) {
-      bytes.set(from, offset)
-    },
-    async flush() {},
-    async writeZeroes(offset, length) {
-      bytes.fill(0, offset, offset + length)
-    },
-  }
 }

@@ -1,2 +1,0 @@
-/** Disks in files. Node only. */
-export { rawFile } from './raw-file.ts'
