@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
-import type { DeviceSpec } from '@ferryvm/core'
-import { memoryBlock, virtioBlk, virtioRng } from '@ferryvm/devices-virtio'
+import type { CharBackend, DeviceSpec, Placement } from '@ferryvm/core'
+import { memoryBlock, virtconsole, virtioBlk, virtioRng, virtioSerial, virtserialport } from '@ferryvm/devices-virtio'
 import { describe, expect, it } from 'vitest'
 import { offsetIommu } from './harness/offset-iommu.ts'
 import { VirtioBench } from './harness/virtio-bench.ts'
@@ -21,21 +21,38 @@ const streams = [...new Set(recorded.map((s) => s.stream))]
 const IOVA_OFFSET = 2 ** 32
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 
+/** As a null backend of stock. */
+const nobody: CharBackend = {
+  write() {},
+  onInput: () => ({ [Symbol.dispose]() {} }),
+  onConnection(listener) {
+    listener(false)
+    return { [Symbol.dispose]() {} }
+  },
+}
+const RECORDED: Readonly<Record<string, (placement: Placement) => DeviceSpec[]>> = {
+  'virtio-blk': (placement) => [virtioBlk({ drive: memoryBlock(new Uint8Array(4 << 20)) }, placement)],
+  'virtio-rng': (placement) => [virtioRng({}, placement)],
+  'virtio-console': (placement) => [
+    virtioSerial({}, placement),
+    virtconsole({ chardev: nobody }),
+    virtserialport({ chardev: nobody, name: 'org.test.0' }),
+  ],
+}
+
 /** The same devices in the same places as on the machine that was recorded. */
 function devicesOf(stream: string): { devices: DeviceSpec[]; harts: number; forceLegacy: boolean } {
   const modernBehindIommu = stream.includes('viommu')
   const devices = recorded
     .filter((s) => s.stream === stream && s.idstr.includes('/virtio-'))
-    .map(({ idstr }) => {
+    .flatMap(({ idstr }) => {
       const [path, type] = idstr.split('/')
       const pci = /^0000:00:(..)\.0$/.exec(path!)
       const options = modernBehindIommu && type === 'virtio-blk' ? { 'disable-legacy': 'on', iommu_platform: 'on' } : {}
       const placement = pci
         ? { bus: 'pcie.0', addr: pci[1]!, options }
         : { bus: 'virtio-mmio', addr: String((Number.parseInt(path!.split('@')[1]!, 16) - 0x1000_1000) / 0x1000) }
-      return type === 'virtio-blk'
-        ? virtioBlk({ drive: memoryBlock(new Uint8Array(4 << 20)) }, placement)
-        : virtioRng({}, placement)
+      return RECORDED[type!]!(placement)
     })
   // The recorded guest maps addresses below 4 GiB to themselves for its entropy device, 4 GiB higher for its disk.
   if (modernBehindIommu) devices.push(offsetIommu({ offset: IOVA_OFFSET, sourceId: 2 << 3 }))

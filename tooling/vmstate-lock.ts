@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { type VirtProfile, virtBoard } from '@ferryvm/board-virt'
 import { intelIommu } from '@ferryvm/devices-iommu'
-import { memoryBlock, virtioBlk, virtioRng } from '@ferryvm/devices-virtio'
+import { memoryBlock, virtioBlk, virtioRng, virtioSerial } from '@ferryvm/devices-virtio'
 import { createMachine } from '@ferryvm/machine'
 import { createMigration } from '@ferryvm/migration'
 import {
@@ -18,6 +18,7 @@ import {
   type VmstateChange,
   type VmstateDump,
 } from '@ferryvm/stream'
+import { sectionTables } from '../apps/emu/src/stream/section-tables.ts'
 
 const PROFILES: readonly VirtProfile[] = ['qemu-7.2', 'qemu-10.0']
 export const lockFile = fileURLToPath(new URL('../docs/vmstate.lock.json', import.meta.url))
@@ -30,13 +31,11 @@ export async function currentTables(): Promise<Record<string, VmstateDump>> {
       intelIommu({}),
       virtioBlk({ drive: memoryBlock(new Uint8Array(512)) }, { bus: 'pcie.0' }),
       virtioRng({}, { bus: 'pcie.0' }),
+      virtioSerial({}, { bus: 'pcie.0' }),
     ]
     await using machine = await createMachine(virtBoard({ profile, ramBytes: 1 << 24, devices }))
     await using _migration = createMigration({ machine, transports: [] })
-    const tables = machine.sections
-      .entries()
-      .flatMap(({ idstr, device }) => (device ? [{ type: idstr, vmstate: device.vmstate }] : []))
-    dumps[profile] = dumpTables('virt', tables)
+    dumps[profile] = dumpTables('virt', sectionTables(machine))
   }
   return dumps
 }

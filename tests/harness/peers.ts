@@ -5,6 +5,7 @@
 import { closeSync, readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { rawFile } from '@ferryvm/block/node'
+import type { DeviceSpec } from '@ferryvm/core'
 import { virtioBlk } from '@ferryvm/devices-virtio'
 import { stockQemu10 } from '../stock-qemu/stock-10.ts'
 import { startStockQemu } from '../stock-qemu/stock-qemu.ts'
@@ -25,6 +26,8 @@ export interface PeerBoot {
   readonly disk?: { readonly path: string; readonly bus: 'pcie.0' | 'virtio-mmio' }
   /** More for stock QEMU only: `-cpu rv64,zicboz=off`. */
   readonly stockArgs?: readonly string[]
+  /** More for ours only, behind the disk. */
+  readonly devices?: readonly DeviceSpec[]
   /** Stock machines have a user network back-end, as they do without -nodefaults: its state is in their streams. */
   readonly userNet?: boolean
   /** The guest goes before its memory. */
@@ -155,7 +158,10 @@ async function emuPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot): Promise<
     harts: boot.harts,
     timerNudge: boot.timerNudge,
     checkLoadOrder: true,
-    devices: disk ? [virtioBlk({ drive: await rawFile(disk.path) }, { bus: disk.bus })] : [],
+    devices: [
+      ...(disk ? [virtioBlk({ drive: await rawFile(disk.path) }, { bus: disk.bus })] : []),
+      ...(boot.devices ?? []),
+    ],
     onOutput: boot.onOutput,
     ...(boot.tls && {
       migrationOptions: { channelLayers: (await tlsObjects(tlsObject(role, boot.tls))).channelLayers },

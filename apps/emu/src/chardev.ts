@@ -1,5 +1,5 @@
 import { createWriteStream } from 'node:fs'
-import { createServer, type Server, type Socket } from 'node:net'
+import { connect, createServer, type Server, type Socket } from 'node:net'
 import type { CharBackend } from '@ferryvm/core'
 import { parseKeyvals } from './keyval.ts'
 import { UsageError } from './usage-error.ts'
@@ -12,7 +12,17 @@ export interface Chardev extends CharBackend {
   close(): Promise<void>
 }
 
-export const nullChardev = (): Chardev => ({ write() {}, onInput: () => ({ [Symbol.dispose]() {} }), async close() {} })
+const silent = (): Disposable => ({ [Symbol.dispose]() {} })
+
+export const nullChardev = (): Chardev => ({
+  write() {},
+  onInput: silent,
+  onConnection(listener) {
+    listener(false)
+    return silent()
+  },
+  async close() {},
+})
 
 /** Writes to a file; never has input. */
 export function fileChardev(path: string): Chardev {
@@ -20,7 +30,7 @@ export function fileChardev(path: string): Chardev {
   const failed = new Promise<never>((_, reject) => file.once('error', reject))
   failed.catch(() => {})
   return {
-    ...nullChardev(),
+    onInput: silent,
     write: (bytes) => {
       if (file.write(bytes)) return undefined
       return Promise.race([new Promise<void>((resolve) => file.once('drain', resolve)), failed])
@@ -29,62 +39,97 @@ export function fileChardev(path: string): Chardev {
   }
 }
 
-/** One client at a time; without one, output is dropped, as with QEMU's `wait=off`. */
+/** One peer at a time; without one, output is dropped, as with QEMU's `wait=off`. */
 export class SocketChardev implements Chardev {
-  readonly #server: Server
-  readonly #listeners = new Set<(bytes: Uint8Array) => void>()
-  #client: Socket | undefined
+  readonly #server: Server | undefined
+  readonly #input = new Set<(bytes: Uint8Array) => void>()
+  readonly #connections = new Set<(connected: boolean) => void>()
+  #peer: Socket | undefined
 
-  private constructor(server: Server) {
+  private constructor(server?: Server) {
     this.#server = server
-    server.on('connection', (socket) => {
-      this.#client?.destroy()
-      this.#client = socket
-      socket.setNoDelay(true)
-      socket.on('data', (bytes) => {
-        for (const listener of this.#listeners) listener(bytes)
-      })
-      socket.on('error', () => {})
-      socket.on('close', () => {
-        if (this.#client === socket) this.#client = undefined
-      })
-    })
+    server?.on('connection', (socket) => this.#use(socket))
   }
 
-  static async listen(address: ListenAddress): Promise<SocketChardev> {
+  static async listen(address: SocketAddress): Promise<SocketChardev> {
     const server = createServer()
     const chardev = new SocketChardev(server)
     await listen(server, address)
     return chardev
   }
 
+  /** @throws UsageError nobody listens there */
+  static async connect(address: SocketAddress): Promise<SocketChardev> {
+    const socket = connect(address)
+    await new Promise<void>((resolve, reject) => {
+      socket.once('connect', resolve)
+      socket.once('error', (error) =>
+        reject(new UsageError(`cannot connect to ${addressText(address)}: ${error.message}`, { cause: error })),
+      )
+    })
+    const chardev = new SocketChardev()
+    chardev.#use(socket)
+    return chardev
+  }
+
   write(bytes: Uint8Array): void | Promise<void> {
-    const client = this.#client
-    if (!client || client.write(bytes)) return undefined
+    const peer = this.#peer
+    if (!peer || peer.write(bytes)) return undefined
     return new Promise((resolve) => {
-      client.once('drain', resolve)
-      client.once('close', () => resolve())
+      peer.once('drain', resolve)
+      peer.once('close', () => resolve())
     })
   }
 
   onInput(listener: (bytes: Uint8Array) => void): Disposable {
-    this.#listeners.add(listener)
-    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) }
+    this.#input.add(listener)
+    return { [Symbol.dispose]: () => void this.#input.delete(listener) }
+  }
+
+  onConnection(listener: (connected: boolean) => void): Disposable {
+    this.#connections.add(listener)
+    listener(this.#peer !== undefined)
+    return { [Symbol.dispose]: () => void this.#connections.delete(listener) }
+  }
+
+  setReadable(readable: boolean): void {
+    if (readable) this.#peer?.resume()
+    else this.#peer?.pause()
   }
 
   async close(): Promise<void> {
-    this.#client?.destroy()
-    await new Promise((resolve) => this.#server.close(resolve))
+    this.#peer?.destroy()
+    await new Promise<void>((resolve) => (this.#server ? this.#server.close(() => resolve()) : resolve()))
+  }
+
+  #use(socket: Socket): void {
+    this.#peer?.destroy()
+    this.#peer = socket
+    socket.setNoDelay(true)
+    socket.on('data', (bytes) => {
+      for (const listener of this.#input) listener(bytes)
+    })
+    socket.on('error', () => {})
+    socket.on('close', () => {
+      if (this.#peer !== socket) return
+      this.#peer = undefined
+      this.#tell(false)
+    })
+    this.#tell(true)
+  }
+
+  #tell(connected: boolean): void {
+    for (const listener of this.#connections) listener(connected)
   }
 }
 
-export type ListenAddress = { readonly path: string } | { readonly host: string; readonly port: number }
+export type SocketAddress = { readonly path: string } | { readonly host: string; readonly port: number }
 
 /**
  * `unix:PATH[,server=on][,wait=off]`, `tcp:HOST:PORT[,server=on]`.
  * @throws UsageError not of that form
  */
-export function parseListenAddress(text: string): ListenAddress {
+export function parseListenAddress(text: string): SocketAddress {
   const { head, server = 'on', wait: _, nodelay: __, ...rest } = parseKeyvals(text, 'head')
   const unknown = Object.keys(rest)[0]
   if (unknown) throw new UsageError(`'${text}': unknown option '${unknown}'`)
@@ -96,13 +141,15 @@ export function parseListenAddress(text: string): ListenAddress {
   throw new UsageError(`'${text}' is not unix:PATH or tcp:HOST:PORT`)
 }
 
+const addressText = (address: SocketAddress): string =>
+  'path' in address ? `unix:${address.path}` : `tcp:${address.host}:${address.port}`
+
 /** @throws UsageError the address cannot be listened on (in use, no permission): says which and why */
-export async function listen(server: Server, address: ListenAddress): Promise<void> {
+export async function listen(server: Server, address: SocketAddress): Promise<void> {
   server.maxConnections = MAX_CLIENTS
-  const where = 'path' in address ? `unix:${address.path}` : `tcp:${address.host}:${address.port}`
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) =>
-      reject(new UsageError(`cannot listen on ${where}: ${error.message}`, { cause: error })),
+      reject(new UsageError(`cannot listen on ${addressText(address)}: ${error.message}`, { cause: error })),
     )
     server.listen(address, () => resolve())
   })

@@ -1,5 +1,5 @@
 import { virtDevices } from '@ferryvm/board-virt'
-import type { BlockBackend, DeviceFactory, DeviceSpec, Placement } from '@ferryvm/core'
+import type { DeviceFactory, DeviceSpec, Placement } from '@ferryvm/core'
 import type { Keyvals } from './keyval.ts'
 import { UsageError } from './usage-error.ts'
 
@@ -7,15 +7,22 @@ import { UsageError } from './usage-error.ts'
 const PLACE_OPTIONS = ['disable-legacy', 'disable-modern', 'vectors', 'iommu_platform', 'ats'] as const
 const BUS_SUFFIX: Record<string, string> = { pci: 'pcie.0', device: 'virtio-mmio' }
 
+/** Properties that name one of the host's ends, given by an option of the same name: `drive=hd0` is what `-drive id=hd0` made. */
+const BACKEND_PROPERTIES = ['drive', 'chardev'] as const
+/** By property, then by id. */
+export type DeviceBackends = {
+  readonly [property in (typeof BACKEND_PROPERTIES)[number]]?: ReadonlyMap<string, object>
+}
+
 /** Turns `-device` options into device specs; knows the board's drivers and those of plugins. */
 export class DeviceCatalog {
   readonly #factories = new Map<string, DeviceFactory<any>>()
-  readonly #drives: ReadonlyMap<string, BlockBackend>
-  readonly #usedDrives = new Set<string>()
+  readonly #backends: DeviceBackends
+  readonly #used = new Set<object>()
 
-  constructor(plugins: readonly DeviceFactory<any>[], drives: ReadonlyMap<string, BlockBackend>) {
+  constructor(plugins: readonly DeviceFactory<any>[], backends: DeviceBackends) {
     for (const factory of [...virtDevices, ...plugins]) this.#factories.set(factory.type, factory)
-    this.#drives = drives
+    this.#backends = backends
   }
 
   /** Names that `-device` takes; a virtio device has one per bus. */
@@ -25,8 +32,8 @@ export class DeviceCatalog {
     )
   }
 
-  /** @throws UsageError unknown driver, unknown or doubly used drive */
-  spec({ driver = '', id, addr, bus, drive, ...rest }: Keyvals): DeviceSpec {
+  /** @throws UsageError unknown driver, unknown or doubly used backend */
+  spec({ driver = '', id, addr, bus, ...rest }: Keyvals): DeviceSpec {
     const [factory, defaultBus] = this.#find(driver)
     const options: Record<string, unknown> = {}
     for (const key of PLACE_OPTIONS) {
@@ -36,7 +43,9 @@ export class DeviceCatalog {
       }
     }
     const props: Record<string, unknown> = rest
-    if (drive !== undefined) props.drive = this.#drive(driver, drive)
+    for (const property of BACKEND_PROPERTIES) {
+      if (rest[property] !== undefined) props[property] = this.#backend(driver, property, rest[property])
+    }
     const placement: Placement = { id, addr, bus: bus ?? defaultBus, options }
     return factory(props, placement)
   }
@@ -50,12 +59,12 @@ export class DeviceCatalog {
     throw new UsageError(`-device ${driver}: no such driver (there are: ${this.drivers.join(', ')})`)
   }
 
-  #drive(driver: string, id: string): BlockBackend {
-    const drive = this.#drives.get(id)
-    if (!drive) throw new UsageError(`-device ${driver},drive=${id}: there is no -drive with id=${id}`)
-    if (this.#usedDrives.has(id))
-      throw new UsageError(`-device ${driver},drive=${id}: that drive is in use by another device`)
-    this.#usedDrives.add(id)
-    return drive
+  #backend(driver: string, property: (typeof BACKEND_PROPERTIES)[number], id: string): object {
+    const backend = this.#backends[property]?.get(id)
+    if (!backend) throw new UsageError(`-device ${driver},${property}=${id}: there is no -${property} with id=${id}`)
+    if (this.#used.has(backend))
+      throw new UsageError(`-device ${driver},${property}=${id}: that ${property} is in use by another device`)
+    this.#used.add(backend)
+    return backend
   }
 }

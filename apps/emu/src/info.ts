@@ -1,13 +1,13 @@
 import { silentLogger } from '@ferryvm/core'
 import { createMigration } from '@ferryvm/migration'
-import { nullChardev } from './chardev.ts'
+import { nullBackends } from './backends.ts'
 import { buildMachine } from './machine-options.ts'
 import type { RunOptions } from './run-options.ts'
 import { printLines } from './stream/print.ts'
 
 /** `emu info sections`: what a machine with these options would save, in stream order. */
 export async function printSections(options: RunOptions): Promise<void> {
-  const { machine } = await buildMachine(options, nullChardev(), silentLogger)
+  const { machine } = await buildMachine(options, nullBackends(options), silentLogger)
   await using _machine = machine
   await using _migration = createMigration({ machine, transports: [] })
   const rows = machine.sections

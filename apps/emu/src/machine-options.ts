@@ -1,9 +1,10 @@
 import { readFile } from 'node:fs/promises'
 import { rawFile } from '@ferryvm/block/node'
 import { type BootFiles, VIRT_PROFILES, type VirtProfile, virtBoard } from '@ferryvm/board-virt'
-import type { BlockBackend, CharBackend, DeviceSpec, Logger, Machine, Plugin } from '@ferryvm/core'
+import type { BlockBackend, DeviceSpec, Logger, Machine, Plugin } from '@ferryvm/core'
 import { embeddedGuestImage } from '@ferryvm/embedded-guest'
 import { createMachine } from '@ferryvm/machine'
+import type { Backends } from './backends.ts'
 import { DeviceCatalog } from './device-options.ts'
 import { isOn, type Keyvals, parseSize } from './keyval.ts'
 import { loadPlugin } from './plugins.ts'
@@ -20,7 +21,7 @@ export interface BuiltMachine {
 }
 
 /** @throws UsageError, DeviceConfigError: what is wrong with the options; nothing is left open */
-export async function buildMachine(options: RunOptions, serial: CharBackend, log: Logger): Promise<BuiltMachine> {
+export async function buildMachine(options: RunOptions, backends: Backends, log: Logger): Promise<BuiltMachine> {
   const {
     type: _,
     profile = 'qemu-7.2',
@@ -56,8 +57,8 @@ export async function buildMachine(options: RunOptions, serial: CharBackend, log
         harts: options.harts,
         accel: options.accel,
         ramBytes: options.memoryBytes,
-        serial,
-        devices: deviceSpecs(options, plugins, drives),
+        serial: backends.serial,
+        devices: deviceSpecs(options, plugins, drives, backends),
         log,
       }),
     )
@@ -102,11 +103,11 @@ function deviceSpecs(
   options: RunOptions,
   plugins: readonly Plugin[],
   drives: ReadonlyMap<string, { readonly backend: BlockBackend }>,
+  { chardevs }: Backends,
 ): DeviceSpec[] {
-  const backends = new Map([...drives].map(([id, { backend }]) => [id, backend]))
   const catalog = new DeviceCatalog(
     plugins.flatMap((p) => p.devices ?? []),
-    backends,
+    { drive: new Map([...drives].map(([id, { backend }]) => [id, backend])), chardev: chardevs },
   )
   const implied = options.drives
     .filter((d) => d.interface === 'virtio')
@@ -119,6 +120,6 @@ export async function driverNames(options: RunOptions): Promise<string[]> {
   const plugins = await Promise.all(options.plugins.map(loadPlugin))
   return new DeviceCatalog(
     plugins.flatMap((p) => p.devices ?? []),
-    new Map(),
+    {},
   ).drivers
 }

@@ -23,6 +23,8 @@ export interface RunOptions {
   /** Parameters of the embedded guest. */
   readonly guest: Keyvals
   readonly drives: readonly DriveOption[]
+  /** `backend=…,id=…` and what it needs, in order; each has an id, and none the same. */
+  readonly chardevs: readonly Keyvals[]
   /** `driver=…` and its properties, in order. */
   readonly devices: readonly Keyvals[]
   readonly plugins: readonly string[]
@@ -76,6 +78,11 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
       'of the embedded guest: dirtyBytes=16M,dirtyBytesPerSecond=16M,diskRequestsPerSecond=500,…',
     )
     .option('--drive <spec>', 'file=F[,if=none|virtio][,id=I][,format=raw][,readonly=on]', collect)
+    .option(
+      '--chardev <spec>',
+      "null|stdio|file,path=F|socket,path=F[,server=on][,wait=off],id=I: a host's end for virtconsole, virtserialport or -serial chardev:I",
+      collect,
+    )
     .option('--device <spec>', 'DRIVER[,prop=value…]; "help" lists the drivers', collect)
     .option(
       '--object <spec>',
@@ -84,7 +91,10 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
     )
     .option('--plugin <module>', 'load a plugin package or file', collect)
     .option('--nographic', 'serial port and monitor on this terminal (Ctrl-A H for help)')
-    .option('--serial <backend>', 'mon:stdio | stdio | none | file:F | tcp:H:P,server=on | unix:F,server=on')
+    .option(
+      '--serial <backend>',
+      'mon:stdio | stdio | none | file:F | chardev:I | tcp:H:P,server=on | unix:F,server=on',
+    )
     .option('--monitor <backend>', 'none | stdio | unix:F,server=on | tcp:H:P,server=on')
     .option('--qmp <backend>', 'stdio | unix:F,server=on | tcp:H:P,server=on', collect)
     .option(
@@ -157,6 +167,7 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     append: raw.append,
     guest: raw.guest ? parseKeyvals(raw.guest) : {},
     drives: (raw.drive ?? []).map(readDrive),
+    chardevs: withIds('-chardev', raw.chardev ?? [], 'backend'),
     devices: (raw.device ?? []).map((d: string) => parseKeyvals(d, 'driver')),
     plugins: raw.plugin ?? [],
     objects: raw.object ?? [],
@@ -174,6 +185,18 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     profile: raw.profile,
     symbols: (raw.symbols ?? []).map(readSymbolsOption),
   }
+}
+
+/** @throws UsageError an id is missing, or given twice */
+function withIds(option: string, texts: readonly string[], implied: string): Keyvals[] {
+  const ids = new Set<string>()
+  return texts.map((text) => {
+    const keyvals = parseKeyvals(text, implied)
+    if (!keyvals.id) throw new UsageError(`${option} ${text}: id= is missing`)
+    if (ids.has(keyvals.id)) throw new UsageError(`${option} ${text}: id=${keyvals.id} is taken`)
+    ids.add(keyvals.id)
+    return keyvals
+  })
 }
 
 function readSymbolsOption(text: string): SymbolsOption {

@@ -9,12 +9,13 @@ import { file } from '@ferryvm/transport-file'
 import { rdma } from '@ferryvm/transport-rdma-sim'
 import { tcp, unix } from '@ferryvm/transport-socket'
 import { createTlsObjects, type TlsObjects, tlsChannelLayers } from '@ferryvm/transport-tls/objects'
-import { type Chardev, fileChardev, listen, nullChardev, parseListenAddress, SocketChardev } from './chardev.ts'
+import { openBackends } from './backends.ts'
+import { listen, parseListenAddress } from './chardev.ts'
 import { coloOf } from './colo/colo-options.ts'
 import { type BuiltMachine, buildMachine, driverNames } from './machine-options.ts'
 import { ProfileFile } from './profile.ts'
 import type { RunOptions } from './run-options.ts'
-import { Terminal } from './terminal.ts'
+import type { Terminal } from './terminal.ts'
 import { UsageError } from './usage-error.ts'
 
 /** With a profile to write, these end the machine in order. */
@@ -33,13 +34,13 @@ export async function run(options: RunOptions): Promise<void> {
   const log = stderrLogger()
   const objects = await makeObjects(options.objects)
   const profile = await ProfileFile.open(options)
-  const { serial, terminal } = await openSerial(options, () => ended.resolve(0))
+  const backends = await openBackends(options, () => ended.resolve(0))
   let built: BuiltMachine
   try {
-    built = await buildMachine(options, serial, log)
+    built = await buildMachine(options, backends, log)
   } catch (error) {
     await profile?.finish()
-    await serial.close()
+    await backends.close()
     throw error
   }
   const { machine, plugins } = built
@@ -77,7 +78,7 @@ export async function run(options: RunOptions): Promise<void> {
       profile.start(machine)
       for (const [signal, number] of STOP_SIGNALS) process.once(signal, () => ended.resolve(128 + number))
     }
-    closers.push(...(await openMonitors(options, built, migration, objects, terminal)))
+    closers.push(...(await openMonitors(options, built, migration, objects, backends.terminal)))
     await begin(options, machine, migration, ended)
     process.exitCode = await ended.promise
   } finally {
@@ -86,7 +87,7 @@ export async function run(options: RunOptions): Promise<void> {
       console.error(`emu: ${unwritten}`)
       process.exitCode = 1
     }
-    await serial.close()
+    await backends.close()
     for (const close of closers) await close()
     await migration[Symbol.asyncDispose]()
     await machine[Symbol.asyncDispose]()
@@ -116,17 +117,6 @@ async function begin(
       ended.resolve(1)
     })
   } else if (!options.startPaused) machine.start()
-}
-
-async function openSerial(options: RunOptions, quit: () => void): Promise<{ serial: Chardev; terminal?: Terminal }> {
-  const { serial } = options
-  if (serial === 'none' || serial === 'null') return { serial: nullChardev() }
-  if (serial === 'stdio' || serial === 'mon:stdio') {
-    const terminal = new Terminal({ quit, mux: serial === 'mon:stdio', start: 'serial' })
-    return { serial: terminal.serial, terminal }
-  }
-  if (serial.startsWith('file:')) return { serial: fileChardev(serial.slice('file:'.length)) }
-  return { serial: await SocketChardev.listen(parseListenAddress(serial)) }
 }
 
 async function openMonitors(

@@ -18,7 +18,7 @@ import {
   uart16550,
   virtDeviceTree,
 } from '@ferryvm/devices-virt'
-import { virtioBlk, virtioMmio, virtioRng } from '@ferryvm/devices-virtio'
+import { virtconsole, virtioBlk, virtioMmio, virtioRng, virtioSerial, virtserialport } from '@ferryvm/devices-virtio'
 import type { BootImage, MachineConfig } from '@ferryvm/machine'
 import { type BootFiles, planBoot, RAM_BASE } from './boot-plan.ts'
 import { VIRT_PROFILES, type VirtProfile } from './profile.ts'
@@ -125,4 +125,11 @@ const inItsPlace = (device: DeviceSpec): DeviceSpec =>
     : device
 
 /** Devices that `-device` can name on this board. */
-export const virtDevices: readonly DeviceFactory<any>[] = [intelIommu, virtioBlk, virtioRng]
+export const virtDevices: readonly DeviceFactory<any>[] = [
+  intelIommu,
+  virtioBlk,
+  virtioRng,
+  virtioSerial,
+  virtconsole,
+  virtserialport,
+]

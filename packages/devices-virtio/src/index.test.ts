@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest'
 import * as main from './index.ts'
+import * as tables from './tables/index.ts'
 
 it('exports exactly this', () => {
   expect(Object.keys(main).sort()).toEqual([
@@ -11,8 +12,12 @@ it('exports exactly this', () => {
     'registerVirtioSection',
     'scatter',
     'segmentBytes',
+    'virtconsole',
     'virtioBlk',
     'virtioMmio',
     'virtioRng',
+    'virtioSerial',
+    'virtserialport',
   ])
+  expect(Object.keys(tables)).toEqual(['virtioTables'])
 })

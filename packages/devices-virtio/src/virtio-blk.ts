@@ -8,21 +8,18 @@ import {
   defineDevice,
   type OutputGate,
   pageMissingIn,
-  type QEMUFileReader,
-  type QEMUFileWriter,
   registersItself,
   type StandardSchema,
   type VirtioTransport,
   VmstateRangeError,
 } from '@ferryvm/core'
-import { feature, VirtioDevice, type VirtioModel } from './virtio-device.ts'
+import { QUEUE_SIZE, type VirtioBlkState, virtioBlkTable } from './virtio-blk-vmstate.ts'
+import { feature, VirtioDevice, type VirtioModel, type VirtioModelState } from './virtio-device.ts'
 import { registerVirtioSection } from './virtio-section.ts'
 import { gather, scatter, segmentBytes, type Virtqueue, type VirtqueueElement } from './virtqueue.ts'
-import { getElement, putElement } from './virtqueue-element-wire.ts'
 
 const DEVICE_ID = 2
 const CONFIG_BYTES = 57
-const QUEUE_SIZE = 256
 const SECTOR = 512
 const SEG_MAX = QUEUE_SIZE - 2
 const MAX_QUEUES = 64
@@ -118,6 +115,17 @@ class VirtioBlk implements VirtioModel {
   readonly queueSizes: readonly number[]
   readonly features: bigint
   readonly withoutFeatures: bigint
+  readonly state: VirtioModelState<VirtioBlkState> = {
+    table: virtioBlkTable,
+    collect: () => ({ requests: this.#parked.map(({ element, queue }) => ({ queue: queue.index, element })) }),
+    accept: ({ requests }) => {
+      this.#parked = requests.map(({ queue: index, element }) => {
+        const queue = this.device.queues[index]
+        if (!queue) throw new VmstateRangeError('', `a request in flight of queue ${index}, which does not exist`)
+        return { queue, element }
+      })
+    },
+  }
   device!: VirtioDevice
   output!: OutputGate
   readonly #drive: BlockBackend
@@ -236,34 +244,6 @@ class VirtioBlk implements VirtioModel {
     if (!gather(this.device.dma, element.out, 0, type)) return false // it is refused anyway
     const number = new DataView(type.buffer).getUint32(0, true)
     return number === T_OUT || number === T_FLUSH || number === T_DISCARD || number === T_WRITE_ZEROES
-  }
-
-  save(out: QEMUFileWriter): void {
-    for (const { element, queue } of this.#parked) {
-      out.putByte(1)
-      if (this.queueSizes.length > 1) out.putBe32(queue.index)
-      putElement(element, out)
-    }
-    out.putByte(0)
-  }
-
-  *load(input: QEMUFileReader): Generator<number, void> {
-    this.#parked = []
-    for (;;) {
-      yield 1
-      if (input.getByte() === 0) return
-      if (this.#parked.length === QUEUE_SIZE * this.queueSizes.length) {
-        throw new VmstateRangeError('', `more than ${this.#parked.length} requests in flight`)
-      }
-      let index = 0
-      if (this.queueSizes.length > 1) {
-        yield 4
-        index = input.getBe32()
-      }
-      const queue = this.device.queues[index]
-      if (!queue) throw new VmstateRangeError('', `a request in flight of queue ${index}, which does not exist`)
-      this.#parked.push({ queue, element: yield* getElement(input) })
-    }
   }
 
   loaded(config: Uint8Array): void {

@@ -5,10 +5,9 @@
 import {
   type DeviceContext,
   pageMissingIn,
-  type QEMUFileReader,
-  type QEMUFileWriter,
   type VirtioBackend,
   type VirtioTransport,
+  type Vmstate,
   VmstateMismatchError,
 } from '@ferryvm/core'
 import { DmaOnLoadError } from './dma-on-load-error.ts'
@@ -29,6 +28,23 @@ const LEGACY_FEATURES = feature(24, 27, 30)
 /** Used ring alignment before a legacy driver says otherwise. */
 const LEGACY_ALIGN = 4096
 
+/** What the layout of a device's own data depends on. Both are read before it. */
+export interface VirtioLayoutFacts {
+  readonly queues: number
+  /** Bits 0 to 31 of what the driver accepted. */
+  readonly guestFeatures: number
+}
+
+/** Part D of the section. Spec: virt-vmstate.md section 9. */
+export interface VirtioModelState<S = any> {
+  /** The same facts give the same table. */
+  table(facts: VirtioLayoutFacts): Vmstate<S>
+  /** What is saved. */
+  collect(): S
+  /** What was loaded. The rings are not known yet. @throws VmstateMismatchError it does not fit this device */
+  accept(state: S): void
+}
+
 /** One kind of virtio device. */
 export interface VirtioModel {
   /** vmstate name. */
@@ -41,6 +57,8 @@ export interface VirtioModel {
   /** Offered to legacy drivers only, besides those that always are. */
   readonly legacyFeatures?: bigint
   readonly configBytes: number
+  /** See `VirtioBackend`. */
+  readonly msixVectors?: number
   /** The driver notified, or processing may go on: pop until `pop` says undefined. */
   process(queue: Virtqueue): void
   /** Current configuration, little-endian, `configBytes` long. */
@@ -50,9 +68,8 @@ export interface VirtioModel {
   /** After status changed, not after a reset. */
   statusChanged?(status: number): void
   reset?(): void
-  /** Part D of the section. Spec: virt-vmstate.md section 9. */
-  save?(out: QEMUFileWriter): void
-  load?(input: QEMUFileReader): Generator<number, void>
+  /** Absent: the device has no data of its own. */
+  readonly state?: VirtioModelState
   /** Everything is loaded. @param config as the sender's driver last read it; zeros when it never did */
   loaded?(config: Uint8Array): void
 }
@@ -62,6 +79,7 @@ export class VirtioDevice implements VirtioBackend, VirtqueueHost {
   readonly deviceId: number
   readonly configBytes: number
   readonly queues: readonly Virtqueue[]
+  readonly msixVectors: number | undefined
   readonly offeredFeatures: bigint
   readonly modernFeatures: bigint
   readonly transport: VirtioTransport
@@ -92,6 +110,7 @@ export class VirtioDevice implements VirtioBackend, VirtqueueHost {
     this.name = model.name
     this.deviceId = model.deviceId
     this.configBytes = model.configBytes
+    this.msixVectors = model.msixVectors
     this.config = new Uint8Array(model.configBytes)
     this.idstr = ctx.path ? `${ctx.path}/${model.name}` : model.name
     this.#log = ctx.log

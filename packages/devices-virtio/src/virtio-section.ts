@@ -15,6 +15,8 @@ import {
   u64Array,
   VIRTIO_QUEUE_MAX,
   VIRTQUEUE_MAX_SIZE,
+  type Vmstate,
+  type VmstateCodec,
   VmstateMismatchError,
   VmstateRangeError,
 } from '@ferryvm/core'
@@ -114,7 +116,8 @@ function save(device: VirtioDevice, out: QEMUFileWriter): void {
     out.putBe16(queue.lastAvailIdx)
     if (state.savesVector) out.putBe16(queue.vector)
   }
-  device.model.save?.(out)
+  const { state: own } = device.model
+  if (own) tableCodec(own.table(layoutFacts(device, device.guestFeatures))).save(own.collect(), out)
 
   const subsections = virtioVmstate.createState()
   subsections.device = { current: device }
@@ -173,7 +176,13 @@ function* load(device: VirtioDevice, input: QEMUFileReader): Generator<number, (
     queue.lastAvailIdx = input.getBe16()
     if (state.savesVector) queue.vector = input.getBe16()
   }
-  yield* device.model.load?.(input) ?? []
+  const { state: own } = device.model
+  if (own) {
+    const table = own.table(layoutFacts(device, featuresLow))
+    const loaded = table.createState()
+    yield* tableCodec(table).load(loaded, input, table.version)
+    own.accept(loaded)
+  }
 
   const subsections = virtioVmstate.createState()
   subsections.device = { current: device }
@@ -194,4 +203,17 @@ function* load(device: VirtioDevice, input: QEMUFileReader): Generator<number, (
     queue.setRings(queue.desc, subsections.rings[2 * queue.index]!, subsections.rings[2 * queue.index + 1]!)
   }
   return () => device.finishLoad(subsections.guest_features, hasRings)
+}
+
+const layoutFacts = (device: VirtioDevice, features: bigint) => ({
+  queues: device.queues.length,
+  guestFeatures: Number(features & 0xffff_ffffn),
+})
+
+const codecs = new WeakMap<Vmstate<any>, VmstateCodec<any>>()
+
+function tableCodec(vmstate: Vmstate<any>): VmstateCodec<any> {
+  let known = codecs.get(vmstate)
+  if (!known) codecs.set(vmstate, (known = compileVmstate(vmstate)))
+  return known
 }

@@ -2,7 +2,15 @@
  * A request that was taken from the ring and not answered, as it travels: the sender's own structure in little-endian.
  * Spec: virt-vmstate.md section 9 D, "virtqueue element".
  */
-import { type QEMUFileReader, type QEMUFileWriter, VIRTQUEUE_MAX_SIZE, VmstateRangeError } from '@ferryvm/core'
+import {
+  custom,
+  type Field,
+  type FieldOptions,
+  type QEMUFileReader,
+  type QEMUFileWriter,
+  VIRTQUEUE_MAX_SIZE,
+  VmstateRangeError,
+} from '@ferryvm/core'
 import type { Segment, VirtqueueElement } from './virtqueue.ts'
 
 const MAX = VIRTQUEUE_MAX_SIZE
@@ -12,9 +20,22 @@ const OUT_ADDRESSES = IN_ADDRESSES + 8 * MAX
 /** {pointer, length} each; the pointer means nothing elsewhere. */
 const IN_VECTORS = OUT_ADDRESSES + 8 * MAX
 const OUT_VECTORS = IN_VECTORS + 16 * MAX
-export const ELEMENT_BYTES = OUT_VECTORS + 16 * MAX
+const ELEMENT_BYTES = OUT_VECTORS + 16 * MAX
+const NO_ELEMENT: VirtqueueElement = { index: 0, out: [], in: [] }
 
-export function putElement(element: VirtqueueElement, out: QEMUFileWriter): void {
+/** A row that holds one request. */
+export const virtqueueElement = (options?: FieldOptions<VirtqueueElement>): Field<VirtqueueElement> =>
+  custom(
+    {
+      wire: 'VirtQueueElement',
+      reset: () => NO_ELEMENT,
+      put: putElement,
+      get: getElement,
+    },
+    options,
+  )
+
+function putElement(element: VirtqueueElement, out: QEMUFileWriter): void {
   const bytes = new Uint8Array(ELEMENT_BYTES)
   const view = new DataView(bytes.buffer)
   view.setUint32(0, element.index, true)
@@ -31,7 +52,7 @@ export function putElement(element: VirtqueueElement, out: QEMUFileWriter): void
 }
 
 /** @throws VmstateRangeError counts or lengths that no ring can hold */
-export function* getElement(input: QEMUFileReader): Generator<number, VirtqueueElement> {
+function* getElement(input: QEMUFileReader): Generator<number, VirtqueueElement> {
   yield ELEMENT_BYTES
   const bytes = new Uint8Array(ELEMENT_BYTES)
   input.getBuffer(bytes)

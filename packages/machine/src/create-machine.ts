@@ -1,6 +1,7 @@
 import {
   type Bus,
   type BusAttachment,
+  type BusKind,
   type Cpu,
   createSaveStateRegistry,
   type Device,
@@ -313,7 +314,7 @@ class VirtualMachine implements Machine {
 
   #attach(
     deviceId: string,
-    kind: 'system' | 'pci' | 'virtio',
+    kind: BusKind,
     deviceType: string,
     placement: DeviceSpec['placement'],
   ): BusAttachment | undefined {

@@ -2,11 +2,12 @@ import { silentLogger } from '@ferryvm/core'
 import { createMigration } from '@ferryvm/migration'
 import { checkDumps, checkText, dumpTables, formatDump, parseDump } from '@ferryvm/stream'
 import type { Command } from 'commander'
-import { nullChardev } from '../chardev.ts'
+import { nullBackends } from '../backends.ts'
 import { buildMachine } from '../machine-options.ts'
 import { type RunOptions, runCommand } from '../run-options.ts'
 import { readDump } from './explain.ts'
 import { printLines } from './print.ts'
+import { sectionTables } from './section-tables.ts'
 
 /** `emu vmstate dump|check` */
 export function addVmstate(program: Command): void {
@@ -28,13 +29,10 @@ export function addVmstate(program: Command): void {
 }
 
 async function dump(options: RunOptions): Promise<void> {
-  const { machine } = await buildMachine(options, nullChardev(), silentLogger)
+  const { machine } = await buildMachine(options, nullBackends(options), silentLogger)
   await using _machine = machine
   await using _migration = createMigration({ machine, transports: [] })
-  const tables = machine.sections
-    .entries()
-    .flatMap(({ idstr, device }) => (device ? [{ type: idstr, vmstate: device.vmstate }] : []))
-  await printLines([formatDump(dumpTables('virt', tables)).trimEnd()])
+  await printLines([formatDump(dumpTables('virt', sectionTables(machine))).trimEnd()])
 }
 
 async function check(before: string, after: string, { json }: { json?: true }): Promise<void> {

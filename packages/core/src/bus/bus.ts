@@ -1,7 +1,7 @@
 import type { AddressSpace } from '../memory/address-space.ts'
 
 /** What a device needs from below: `system` = memory-mapped, the others are buses that some device provides. */
-export type BusKind = 'system' | 'pci' | 'virtio'
+export type BusKind = 'system' | 'pci' | 'virtio' | 'virtio-serial'
 
 export interface BusRequest {
   readonly deviceId: string
@@ -16,7 +16,7 @@ export interface BusRequest {
 export interface BusAttachment {
   /** Prefix of the idstr of the device's sections (`0000:00:01.0`), or empty. Spec: stream.md section 2. */
   readonly path: string
-  /** What the device gets as `ctx.bus`: a `PciSlot` for kind `pci`, a `VirtioTransport` for kind `virtio`. */
+  /** What the device gets as `ctx.bus`: a `PciSlot` for kind `pci`, a `VirtioTransport` for kind `virtio`, else the bus's own. */
   readonly context: unknown
   /** Guest memory as the device sees it: through an IOMMU when one is in front. */
   readonly dma: AddressSpace

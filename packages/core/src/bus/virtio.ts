@@ -39,6 +39,8 @@ export interface VirtioBackend {
   readonly configBytes: number
   /** As many as the device has, in order of index. */
   readonly queues: readonly VirtioQueuePort[]
+  /** MSI-X vectors on PCI, where nobody says another number; 0: no MSI-X. Default: one per queue, and one for configuration. */
+  readonly msixVectors?: number
   /** What the device and the transport offer together. */
   readonly offeredFeatures: bigint
   /** The same without what only a legacy driver is shown. */

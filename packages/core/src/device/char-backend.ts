@@ -15,4 +15,9 @@ export interface CharBackend {
    * terminal); what it delivers nevertheless is queued by the device up to a bound, then dropped.
    */
   setReadable?(readable: boolean): void
+  /**
+   * Whether somebody is at the other end: called at once with how it is now, then on every change. Absent: always.
+   * What is written while nobody is there is lost.
+   */
+  onConnection?(listener: (connected: boolean) => void): Disposable
 }

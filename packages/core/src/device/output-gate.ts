@@ -78,5 +78,8 @@ export function gatedBackend(backend: CharBackend, gate: OutputGate): CharBacken
     },
     onInput: (listener) => backend.onInput(listener),
     ...(backend.setReadable && { setReadable: (readable: boolean) => backend.setReadable!(readable) }),
+    ...(backend.onConnection && {
+      onConnection: (listener: (connected: boolean) => void) => backend.onConnection!(listener),
+    }),
   }
 }

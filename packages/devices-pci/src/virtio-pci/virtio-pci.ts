@@ -140,7 +140,7 @@ export class VirtioPciTransport implements VirtioTransport {
     const transitional = !this.#disableLegacy && hasTransitionalId(backend.deviceId)
     const fn = this.#slot.define(virtioIdentity(backend.deviceId, transitional))
     this.#fn = fn
-    const vectors = this.#vectors ?? backend.queues.length + 1
+    const vectors = this.#vectors ?? backend.msixVectors ?? backend.queues.length + 1
     const regs = this.#registers(backend)
     if (transitional) {
       const sizeBytes = legacyBarBytes(backend.configBytes, vectors > 0)

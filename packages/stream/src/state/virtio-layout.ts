@@ -62,12 +62,24 @@ const SUBSECTIONS: Readonly<Record<string, readonly FieldDescription[]>> = {
   ],
 }
 
-/** @returns undefined: the bytes are not laid out as any transport we know does it */
-export function virtioLayout(bytes: Uint8Array): VmstateDescription | undefined {
+/** What the layout of a device's own data depends on. */
+export interface VirtioLayoutFacts {
+  readonly queues: number
+  /** Bits 0 to 31 of what the driver accepted. */
+  readonly guestFeatures: number
+}
+/** How a device's own data is laid out, if that is known and it fills the bytes. */
+export type VirtioDataLayout = (bytes: Uint8Array, facts: VirtioLayoutFacts) => VmstateDescription | undefined
+
+/**
+ * @param dataLayout default: a device's own data is a buffer
+ * @returns undefined: the bytes are not laid out as any transport we know does it
+ */
+export function virtioLayout(bytes: Uint8Array, dataLayout?: VirtioDataLayout): VmstateDescription | undefined {
   const pci = bytes.length > 300 && bytes[4] === 0xf4 && bytes[5] === 0x1a
   // A PCI Express function has the larger configuration space; nothing but what follows tells which it is.
   for (const configBytes of pci ? [256, 4096] : [0]) {
-    const layout = new Layout(bytes).read(configBytes)
+    const layout = new Layout(bytes, dataLayout).read(configBytes)
     if (layout) return layout
   }
   return undefined
@@ -76,11 +88,13 @@ export function virtioLayout(bytes: Uint8Array): VmstateDescription | undefined 
 class Layout {
   readonly #bytes: Uint8Array
   readonly #view: DataView
+  readonly #dataLayout: VirtioDataLayout | undefined
   readonly #fields: FieldDescription[] = []
   #at = 0
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Uint8Array, dataLayout: VirtioDataLayout | undefined) {
     this.#bytes = bytes
+    this.#dataLayout = dataLayout
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   }
 
@@ -117,7 +131,7 @@ class Layout {
     add(one('status', 'uint8', 1))
     add(one('isr', 'uint8', 1))
     add(one('queue_sel', 'uint16', 2))
-    add(one('guest_features_low', 'uint32', 4))
+    const guestFeatures = u32At(add(one('guest_features_low', 'uint32', 4)))
     const configLength = u32At(add(one('config_len', 'uint32', 4)))
     if (!(configLength <= 4096)) return undefined
     add(one('config', 'buffer', configLength))
@@ -134,7 +148,11 @@ class Layout {
 
     const end = this.#firstSubsection()
     if (end < this.#at) return undefined
-    if (end > this.#at) add(one('device', 'buffer', end - this.#at))
+    if (end > this.#at) {
+      const size = end - this.#at
+      const struct = this.#dataLayout?.(this.#bytes.subarray(this.#at, end), { queues, guestFeatures })
+      add(struct ? { name: 'device', type: 'struct', struct, size } : one('device', 'buffer', size))
+    }
     const subsections = this.#subsections('virtio/')
     if (!subsections || this.#at !== this.#bytes.length) return undefined
     return { vmsd_name: 'virtio', version: 1, fields: this.#fields, subsections }

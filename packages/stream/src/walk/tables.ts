@@ -1,4 +1,5 @@
 import { bufferReader, compileVmstate, drive, type Vmstate, type VmstateDescription } from '@ferryvm/core'
+import type { VirtioLayoutFacts } from '../state/virtio-layout.ts'
 
 /** What is known of a section before its payload is read. */
 export interface SectionIdentity {
@@ -9,6 +10,8 @@ export interface SectionIdentity {
   readonly machine?: string
   /** `cpu` sections so far: tables of interrupt controllers depend on their number. */
   readonly harts: number
+  /** The table asked for is that of a virtio device's own data, in the middle of its section. */
+  readonly virtio?: VirtioLayoutFacts
 }
 /**
  * The caller's tables: a vmstate for a section it knows, for streams (or sections) that no description covers. Few do not, so

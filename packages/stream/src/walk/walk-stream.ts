@@ -1,4 +1,12 @@
-import { COMMANDS, commandName, Element, STREAM_MAGIC, STREAM_VERSION, type Vmstate } from '@ferryvm/core'
+import {
+  COMMANDS,
+  commandName,
+  Element,
+  STREAM_MAGIC,
+  STREAM_VERSION,
+  type Vmstate,
+  type VmstateDescription,
+} from '@ferryvm/core'
 import {
   bytesOf,
   type DeviceDescription,
@@ -10,9 +18,10 @@ import {
 } from '../description/stream-description.ts'
 import type { ByteSource } from '../source/byte-source.ts'
 import { StreamCursor } from '../source/stream-cursor.ts'
+import { type VirtioLayoutFacts, virtioLayout } from '../state/virtio-layout.ts'
 import { defaultBounds, type WalkBounds } from './bounds.ts'
 import { decodeName, printable, RamWalk, WalkStop } from './ram-walk.ts'
-import { layoutByTable, type TableLookup } from './tables.ts'
+import { layoutByTable, type SectionIdentity, type TableLookup } from './tables.ts'
 import type {
   ConfigurationElement,
   LayoutSource,
@@ -383,12 +392,13 @@ class ElementWalk {
     const payloadOffset = cursor.position
     yield* this.#lookAhead()
     const { layout, source, bytes } = yield* this.#layoutOf(header)
+    const whole = layout && (yield* this.#withVirtio(header, layout, bytes))
     const state: StateElement = {
       header,
       headerBytes,
       payloadOffset,
       payload: cursor.peek(bytes),
-      ...(layout && { layout }),
+      ...(whole && { layout: whole }),
       layoutSource: source,
     }
     cursor.start += bytes
@@ -448,22 +458,10 @@ class ElementWalk {
         fatal: false,
       })
     }
-    let vmstate = this.#options.tables?.({
-      idstr,
-      instanceId,
-      version,
-      harts: this.#harts,
-      ...(this.#machine !== undefined && { machine: this.#machine }),
-    })
-    if (vmstate instanceof Promise) {
-      const loading = vmstate.then((loaded) => {
-        vmstate = loaded
-      })
-      yield loading
-    }
+    const vmstate = yield* this.#table(this.#identity(header))
     if (vmstate) {
       yield Math.min(this.#bounds.sectionBytes, 1 << 18)
-      const known = layoutByTable(vmstate as Vmstate<any>, version, cursor.peek(cursor.available))
+      const known = layoutByTable(vmstate, version, cursor.peek(cursor.available))
       if (
         known &&
         (this.#footers === false || this.#isFooter(known.bytes, sectionId)) &&
@@ -483,6 +481,42 @@ class ElementWalk {
     if (!virtio) return { source: 'none', bytes: size }
     const fields = [{ name: 'virtio', type: 'virtio', size }]
     return { source: 'table', bytes: size, layout: { vmsd_name: virtio, version, fields } }
+  }
+
+  #identity({ idstr, instanceId, version }: SectionHeader): SectionIdentity {
+    const machine = this.#machine !== undefined && { machine: this.#machine }
+    return { idstr, instanceId, version, harts: this.#harts, ...machine }
+  }
+
+  *#table(section: SectionIdentity): Generator<Wait, Vmstate<any> | undefined> {
+    let vmstate = this.#options.tables?.(section)
+    if (vmstate instanceof Promise) {
+      const loading = vmstate.then((loaded) => {
+        vmstate = loaded
+      })
+      yield loading
+    }
+    return vmstate as Vmstate<any> | undefined
+  }
+
+  /** Descriptions say nothing of what is in the one field of a virtio device. */
+  *#withVirtio(header: SectionHeader, layout: VmstateDescription, bytes: number): Generator<Wait, VmstateDescription> {
+    const [field] = layout.fields
+    if (!this.#options.tables || layout.fields.length !== 1 || field!.type !== 'virtio' || field!.size !== bytes) {
+      return layout
+    }
+    let virtio: VirtioLayoutFacts | undefined
+    virtioLayout(this.#cursor.peek(bytes), (_, facts) => {
+      virtio = facts
+      return undefined
+    })
+    const vmstate = virtio && (yield* this.#table({ ...this.#identity(header), virtio }))
+    if (!vmstate) return layout
+    const inside = virtioLayout(this.#cursor.peek(bytes), (data) => {
+      const known = layoutByTable(vmstate, vmstate.version, data)
+      return known?.bytes === data.length && bytesOf(known.layout) === data.length ? known.layout : undefined
+    })
+    return inside ? { ...layout, fields: [{ ...field!, inline: [inside] }] } : layout
   }
 
   #isFooter(at: number, sectionId: number): boolean {
