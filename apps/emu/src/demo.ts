@@ -139,8 +139,7 @@ async function migrate(from: Side, to: Side, uri: string, maxBandwidth: number):
   await from.qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] })
   await from.qmp.execute('migrate-set-parameters', { 'max-bandwidth': maxBandwidth })
   const bar = new cliProgress.SingleBar({
-    format:
-      '  {bar} {percentage}% | {mbps} Mbit/s | {remaining} MiB left | dirtying {dirty} MiB/s | downtime {downtime} ms',
+    format: '  {bar} {percentage}% | {mbps} Mbit/s | {remaining} MiB left | dirtying {dirty} MiB/s | {forecast}',
     hideCursor: true,
     noTTYOutput: !process.stderr.isTTY,
     notTTYSchedule: 500,
@@ -148,15 +147,17 @@ async function migrate(from: Side, to: Side, uri: string, maxBandwidth: number):
   const started = performance.now()
   await from.qmp.execute('migrate', { uri })
   let total = 0
+  let forecast = ''
   for (;;) {
     const info = await from.qmp.execute('query-migrate')
+    forecast = (await from.qmp.execute('x-query-migrate-forecast')).sentence ?? forecast
     if (info.ram) {
       const { ram } = info
       const facts = {
         mbps: ram.mbps.toFixed(0),
         remaining: (ram.remaining / MiB).toFixed(1),
         dirty: ((ram['dirty-pages-rate'] * ram['page-size']) / MiB).toFixed(1),
-        downtime: info.downtime ?? info['expected-downtime'] ?? '?',
+        forecast,
       }
       if (total === 0) bar.start((total = ram.total), 0, facts)
       bar.update(ram.total - ram.remaining, facts)

@@ -43,7 +43,7 @@ export interface MigrationContext {
   encodings(channel: Channel): PageEncodings
   readonly globalState: GlobalState
   /** The running outgoing migration's part of the RAM handler's hooks. */
-  outgoing: { limited(): boolean; check(): void; synced(dirtiedPages: number): void } | undefined
+  outgoing: { limited(): boolean; check(): void; synced(dirtiedPages: number, writtenPages: number): void } | undefined
   status(): MigrationStatus
   setStatus(status: MigrationStatus): void
   /** Keeps an error for `query-migrate`, of a migration that goes on. */

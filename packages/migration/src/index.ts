@@ -38,7 +38,9 @@ export {
   ReturnPathError,
   UnwelcomePeerError,
 } from './errors.ts'
-export type { MigrationForecast, MigrationInfo, MigrationRamInfo, SocketAddressInfo } from './info.ts'
+export type { Advice } from './forecast/advice.ts'
+export type { MigrationForecast, Range } from './forecast/forecast.ts'
+export type { MigrationInfo, MigrationRamInfo, SocketAddressInfo } from './info.ts'
 export type {
   ChannelLayerRequest,
   IncomingOptions,

@@ -54,18 +54,6 @@ export interface MigrationRamInfo {
 }
 export type SocketAddressInfo = { type: 'inet'; host: string; port: string } | { type: 'unix'; path: string }
 
-/** How the running migration will go on, if nothing changes. */
-export interface MigrationForecast {
-  readonly throughputBytesPerS: number
-  readonly remainingBytes: number
-  readonly totalBytes: number
-  readonly dirtyBytesPerS: number
-  readonly expectedDowntimeMs: number
-  /** Infinity: the guest writes faster than the channel takes. */
-  readonly expectedRemainingMs: number
-  readonly passes: number
-}
-
 const WITH_RAM: ReadonlySet<MigrationStatus> = new Set<MigrationStatus>([
   'active',
   'cancelling',
@@ -111,20 +99,4 @@ export function outgoingInfo(status: MigrationStatus, run: OutgoingMigration, ra
   }
   if (run.throttlePercent > 0) info['cpu-throttle-percentage'] = run.throttlePercent
   return Object.assign(info, ram.report())
-}
-
-export function forecast(run: OutgoingMigration, ram: RamSaver): MigrationForecast {
-  const throughput = run.bandwidth.estimate * 1000
-  const dirty = ram.stats.dirtyPagesRate * PAGE_BYTES
-  const left = ram.remainingBytes
-  return {
-    throughputBytesPerS: throughput,
-    remainingBytes: left,
-    totalBytes: ram.totalBytes,
-    dirtyBytesPerS: dirty,
-    expectedDowntimeMs: run.stats.expectedDowntimeMs,
-    expectedRemainingMs:
-      left === 0 ? 0 : throughput > dirty ? (left / (throughput - dirty)) * 1000 : Number.POSITIVE_INFINITY,
-    passes: ram.stats.syncCount,
-  }
 }

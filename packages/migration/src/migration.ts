@@ -13,8 +13,9 @@ import { Capabilities, type Capability } from './capabilities.ts'
 import type { Colo } from './colo-link.ts'
 import { checkTransport, fileOf, type MigrationContext, resolveUri, withChannelLayers } from './context.ts'
 import { MigrationBlockedError, MigrationCancelledError, MigrationStateError } from './errors.ts'
+import type { MigrationForecast } from './forecast/forecast.ts'
 import { IncomingMigration } from './incoming.ts'
-import { forecast, type MigrationForecast, type MigrationInfo, outgoingInfo, type SocketAddressInfo } from './info.ts'
+import { type MigrationInfo, outgoingInfo, type SocketAddressInfo } from './info.ts'
 import { OutgoingMigration } from './outgoing.ts'
 import { Parameters, type ParameterValues } from './parameters.ts'
 import { pageEncodings } from './ram/encodings.ts'
@@ -134,7 +135,7 @@ export interface Migration extends AsyncDisposable {
   info(): MigrationInfo
   /** Absent where {@link MigrationOptions.colo} is. */
   readonly colo: Colo | undefined
-  /** undefined: nothing is being sent. */
+  /** How the running precopy migration goes on; undefined: none runs, or the guest is already standing. */
   forecast(): MigrationForecast | undefined
   on<E extends keyof MigrationEvents>(event: E, listener: MigrationEvents[E]): Disposable
 }
@@ -171,9 +172,9 @@ export function createMigration(options: MigrationOptions): Migration {
   const ramSaver = new RamSaver(
     source,
     {
-      onSync(count, dirtied) {
+      onSync(count, dirtied, written) {
         emit('pass', count)
-        context.outgoing?.synced(dirtied)
+        context.outgoing?.synced(dirtied, written)
       },
       limited: () => context.outgoing?.limited() ?? false,
       check: () => context.outgoing?.check(),
@@ -395,7 +396,7 @@ export function createMigration(options: MigrationOptions): Migration {
       }
       return info
     },
-    forecast: () => (outgoing && isRunning(status) ? forecast(outgoing, ramSaver) : undefined),
+    forecast: () => (isRunning(status) ? outgoing?.forecast() : undefined),
     on(event, listener) {
       listeners[event].add(listener)
       return { [Symbol.dispose]: () => void listeners[event].delete(listener) }

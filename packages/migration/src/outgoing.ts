@@ -13,6 +13,8 @@ import { Bandwidth } from './bandwidth.ts'
 import { primaryLink } from './colo-link.ts'
 import { configurationOf, type MigrationContext } from './context.ts'
 import { MigrationCancelledError, MigrationStateError } from './errors.ts'
+import type { MigrationForecast } from './forecast/forecast.ts'
+import { Forecaster } from './forecast/forecaster.ts'
 import type { OutgoingMultifd } from './multifd/outgoing-multifd.ts'
 import { OutgoingPostcopy, type PostcopyLink } from './postcopy/outgoing-postcopy.ts'
 import { PageSource } from './postcopy/page-source.ts'
@@ -61,12 +63,14 @@ export class OutgoingMigration {
   #halt: { before: RunState; beganMs: number; bytes: number; done: Promise<void> } | undefined
   #windowPages = 0
   #converge: AutoConverge | undefined
+  readonly #forecaster: Forecaster
   #multifd: OutgoingMultifd | undefined
   #syncedMs = 0
 
   constructor(context: MigrationContext) {
     this.#context = context
     this.bandwidth = new Bandwidth(() => this.bytesAccepted)
+    this.#forecaster = new Forecaster(context.ramSaver)
     this.stats = {
       startedMs: performance.now(),
       setupMs: 0,
@@ -141,7 +145,7 @@ export class OutgoingMigration {
     context.outgoing = {
       limited: () => this.bandwidth.exceeded,
       check: () => signal.throwIfAborted(),
-      synced: (dirtiedPages) => this.#synced(dirtiedPages),
+      synced: (dirtied, written) => this.#synced(dirtied, written),
     }
     try {
       const { log, capabilities } = context
@@ -205,6 +209,7 @@ export class OutgoingMigration {
     context.setStatus('active')
 
     this.bandwidth.restart()
+    this.#forecaster.restart()
     if (capabilities.get('auto-converge')) this.#converge = this.#autoConverge()
     const toPostcopy = await this.#iterate(saver)
     this.#converge?.stop()
@@ -316,9 +321,15 @@ export class OutgoingMigration {
         await ramSaver.sync()
       }
       if (this.#postcopyWanted && this.#fits(true)) return true
-      if (this.bandwidth.exceeded) await this.#sleep(this.bandwidth.windowLeftMs)
+      if (this.bandwidth.exceeded) await this.#waitForWindow()
       else await saver.iterate(() => this.bandwidth.exceeded)
     }
+  }
+
+  async #waitForWindow(): Promise<void> {
+    const began = performance.now()
+    await this.#sleep(this.bandwidth.windowLeftMs)
+    this.#forecaster.waited(performance.now() - began)
   }
 
   #autoConverge(): AutoConverge {
@@ -330,7 +341,8 @@ export class OutgoingMigration {
     return new AutoConverge(parameters.values, throttle, performance.now())
   }
 
-  #synced(dirtiedPages: number): void {
+  #synced(dirtiedPages: number, writtenPages: number): void {
+    this.#forecaster.synced(writtenPages)
     this.#syncedMs = performance.now()
     this.#converge?.synced(dirtiedPages, this.bytesAccepted, this.#syncedMs)
   }
@@ -359,8 +371,21 @@ export class OutgoingMigration {
     return bytes
   }
 
+  /** How the precopy goes on; undefined: it is over, or never began. */
+  forecast(): MigrationForecast | undefined {
+    const { capabilities, parameters } = this.#context
+    if (this.#phase !== 'sending' || this.#halt) return undefined
+    return this.#forecaster.forecast({
+      parameters: parameters.values,
+      autoConverge: capabilities.get('auto-converge'),
+      postcopy: capabilities.get('postcopy-ram'),
+      throttlePercent: this.throttlePercent,
+    })
+  }
+
   #closeWindow({ bytes, ms }: { bytes: number; ms: number }): void {
     const { stats } = this
+    this.#forecaster.windowClosed(bytes)
     const { zeroPages, normalPages, dirtyPagesRate } = this.#context.ramSaver.stats
     stats.mbps = (bytes * 8) / (ms * 1000)
     stats.pagesPerSecond = ((zeroPages + normalPages - this.#windowPages) * 1000) / ms

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { nextTurn } from '@ferryvm/core'
 import { createMigration } from '@ferryvm/migration'
-import { afterAll, afterEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, describe, expect, it, vi } from 'vitest'
 import { createFakeMachine } from '../../migration/src/testing/fake-machine.ts'
 import { loopTransport } from '../../migration/src/testing/loop-transport.ts'
 import { createMonitor, type MonitorOptions } from './index.ts'
@@ -219,6 +219,32 @@ describe('migration over QMP (protocol.md section 2)', () => {
     expect((await source.call('query-status')).return.status).toBe('postmigrate')
     expect((await source.call('migrate', { uri: 'loop:x' })).error).toMatchObject({ class: 'GenericError' })
     expect((await destination.call('query-status')).return).toMatchObject({ status: 'running' })
+  })
+
+  it('tells how a running migration will go on, and that none runs', async () => {
+    const transports = [loopTransport()]
+    const a = setup({}, transports)
+    const b = setup({}, transports)
+    b.migration.defer()
+    const source = await negotiated(a)
+    const destination = await negotiated(b)
+    const forecast = async () => (await source.call('x-query-migrate-forecast')).return
+    const inWords = async () =>
+      (await source.call('human-monitor-command', { 'command-line': 'info migrate_forecast' })).return
+    expect(await forecast()).toEqual({})
+    expect(await inWords()).toContain('no precopy migration runs')
+    const ram = a.machine.memory.blocks[1]!
+    for (let at = 0; at < ram.sizeBytes; at += 4096) ram.bytes[at] = 1
+    await source.call('migrate-set-parameters', { 'max-bandwidth': ram.sizeBytes / 4, 'downtime-limit': 1 })
+    await destination.call('migrate-incoming', { uri: 'loop:x' })
+    await source.call('migrate', { uri: 'loop:x' })
+    await vi.waitFor(async () => expect((await forecast()).verdict).toBe('converges'), 20_000)
+    const { 'remaining-time': remaining, downtime, advice } = await forecast()
+    expect(remaining.p10).toBeLessThan(remaining.p90)
+    expect(downtime.p50).toBeGreaterThan(0)
+    expect(advice).toEqual([])
+    expect(await inWords()).toMatch(/^ends in [\d.]+ s \(.* of downtime/)
+    await source.call('migrate_cancel')
   })
 
   it('refuses what makes no sense, by kind', async () => {

@@ -43,4 +43,4 @@ extern uint8_t _scratch[], _end[];
 /* Work of a size that `n` chooses; the result is a checksum. */
 typedef uint32_t program(uint32_t n);
 program crc, list, quicksort, sieve, matrix, dhry, state, interp, fib, nbody, nbody_unfused, stream, chase, mix;
-program fill, store, touch, mmio_burst, mmio_cold, beat;
+program fill, store, touch, mmio_burst, mmio_cold, beat, writer;

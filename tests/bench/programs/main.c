@@ -12,7 +12,7 @@ static const struct {
   {"dhry", dhry},     {"state", state},       {"interp", interp},        {"fib", fib},       {"nbody", nbody},
   {"stream", stream}, {"chase", chase},       {"nbody-unfused", nbody_unfused}, {"mix", mix},
   {"fill", fill},     {"store", store},       {"touch", touch},          {"beat", beat},
-  {"mmio-burst", mmio_burst},                 {"mmio-cold", mmio_cold},
+  {"mmio-burst", mmio_burst},                 {"mmio-cold", mmio_cold}, {"writer", writer},
 };
 
 /* Spec: RISC-V PLIC; source 10 is the UART, context 0 is hart 0's M-mode. */

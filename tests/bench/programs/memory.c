@@ -117,3 +117,21 @@ uint32_t beat(uint32_t n) {
   }
   return round;
 }
+
+/*
+ * Writes a word to each of so many pages a second, and ends when something is typed: n = pattern << 31 | MiB/s << 15 | MiB, the
+ * rate counting whole pages. Pattern 0 goes round the memory in order, 1 picks pages at random.
+ */
+uint32_t writer(uint32_t n) {
+  uint64_t pages = (uint64_t)(n & 0x7fff) << 8, rate = (uint64_t)(n >> 15 & 0xffff) << 8;
+  uint64_t began = now(), done = 0, x = 1, page = 0;
+  while (!(UART[LSR] & 1)) {
+    uint64_t due = (now() - began) * rate / 10000000;
+    for (; done < due; done++) {
+      x = x * 6364136223846793005u + 1442695040888963407u;
+      page = n >> 31 ? (x >> 33) % pages : page + 1 < pages ? page + 1 : 0;
+      *(volatile uint32_t *)(_end + (8 << 20) + (page << 12)) = x;
+    }
+  }
+  return done;
+}

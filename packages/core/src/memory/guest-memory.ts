@@ -169,6 +169,21 @@ export class DirtyLog {
     if (this.enabled) Atomics.or(this.#bitmap, pageIndex >>> 5, 1 << (pageIndex & 31))
   }
 
+  /** How many pages of a block have been written since they were last taken. */
+  count(block: RamBlock): number {
+    const first = block.offset >>> 12
+    const end = first + Math.ceil(block.sizeBytes / PAGE_BYTES)
+    let count = 0
+    for (let page = first; page < end; ) {
+      const next = Math.min(end, (page | 31) + 1)
+      let bits = Atomics.load(this.#bitmap, page >>> 5) >>> (page & 31)
+      if (next - page < 32) bits &= (1 << (next - page)) - 1
+      for (; bits !== 0; bits &= bits - 1) count++
+      page = next
+    }
+    return count
+  }
+
   /**
    * Moves the bits of one block into `into` (OR) and clears them here.
    * @param into one bit per page of the block, bit 0 of word 0 first

@@ -50,7 +50,7 @@ describe('GuestMemory', () => {
     expect(stale).toEqual([page])
   })
 
-  it('take moves the bits of one block and leaves its neighbours alone', () => {
+  it('count and take see the bits of one block; take moves them, and leaves its neighbours alone', () => {
     const memory = new GuestMemory()
     const blocks = [37, 1, 70].map((pages, i) => memory.addBlock(`b${i}`, pages * PAGE_BYTES))
     memory.dirtyLog.enabled = true
@@ -65,6 +65,7 @@ describe('GuestMemory', () => {
         }
         blocks.forEach((block: RamBlock, i) => {
           const into = new Int32Array(3)
+          expect(memory.dirtyLog.count(block)).toBe(expected[i]!.size)
           expect(memory.dirtyLog.take(block, into)).toBe(expected[i]!.size)
           expect(bits(into)).toEqual([...expected[i]!].sort((a, b) => a - b))
         })

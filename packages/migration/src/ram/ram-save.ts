@@ -42,8 +42,11 @@ export interface TrackedBlock {
 }
 
 export interface RamSaverHooks {
-  /** A sync of the dirty log has been done; `count` starts at 1. `dirtied`: pages that were written since the one before. */
-  onSync?(count: number, dirtied: number): void
+  /**
+   * A sync of the dirty log has been done; `count` starts at 1. `written`: pages that were in it, `dirtied`: of them, those that
+   * did not wait to be sent anyway.
+   */
+  onSync?(count: number, dirtied: number, written: number): void
   /** True once the current window's budget is used up. Not asked while the guest is stopped. */
   limited?(): boolean
   /** How long one pass may take before its section ends, ms. Default 50. */
@@ -103,6 +106,25 @@ export class RamSaver {
     return this.stats.dirtyPages * PAGE_BYTES
   }
 
+  /** Pages that the guest has written since the last sync, whether they have been sent since or not. */
+  get written(): number {
+    return this.#blocks.reduce((sum, { block }) => sum + this.#source.memory.dirtyLog.count(block), 0)
+  }
+
+  /** Of the unsent pages, the part that is zero, 0 to 1: by some `samples` of them. */
+  zeroShare(samples: number): number {
+    const stride = Math.max(1, Math.floor(this.#totalBytes / PAGE_BYTES / samples))
+    let zero = 0
+    let looked = 0
+    for (const { block, dirty, pages } of this.#blocks) {
+      for (let page = nextDirty(dirty, 0, pages); page < pages; page = nextDirty(dirty, page + stride, pages)) {
+        looked++
+        if (this.#isZero(block.offset + page * PAGE_BYTES)) zero++
+      }
+    }
+    return looked === 0 ? 0 : zero / looked
+  }
+
   /** Starts the dirty log; every page counts as dirty. The block list becomes the payload of START. */
   async setup(f: QEMUFileWriter): Promise<void> {
     this.#blocks = this.#source.migratableBlocks().map((block) => {
@@ -146,6 +168,7 @@ export class RamSaver {
   /** Moves what was written since the last sync into our bitmaps; afterwards page contents may be read. */
   async sync(): Promise<void> {
     const { dirtyLog } = this.#source.memory
+    const { written } = this
     let fresh = 0
     for (const { block, dirty } of this.#blocks) fresh += dirtyLog.take(block, dirty)
     await this.#source.flushWriteTlb()
@@ -157,7 +180,7 @@ export class RamSaver {
       this.#rateSince = now
       this.#rateFresh = 0
     }
-    this.#hooks.onSync?.(++this.stats.syncCount, fresh)
+    this.#hooks.onSync?.(++this.stats.syncCount, fresh, written)
   }
 
   /** One pass. @returns true when no page is dirty as far as known */

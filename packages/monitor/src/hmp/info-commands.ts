@@ -34,6 +34,10 @@ export const infoCommands: readonly HmpCommand[] = [
     machine.cpu.describeCompiler ? `${machine.cpu.describeCompiler()}\n` : 'nothing is compiled\n',
   ),
   info('migrate', 'the running or last migration', infoMigrate),
+  info('migrate_forecast', 'how the running migration will go on', ({ migration }) => {
+    const forecast = migration.forecast()
+    return forecast ? `${forecast.sentence}\n` : 'no precopy migration runs\n'
+  }),
   info('migrate_parameters', 'parameters of the migration', infoMigrateParameters),
   info('migrate_capabilities', 'capabilities of the migration', infoMigrateCapabilities),
   info('savevm-handlers', 'device state in the order in which it is sent', infoSavevmHandlers, ['sections']),

@@ -1,4 +1,4 @@
-import type { MigrationStatus } from '@ferryvm/migration'
+import type { MigrationForecast, MigrationStatus, Range } from '@ferryvm/migration'
 import { z } from 'zod'
 import { MonitorCommandError } from '../errors.ts'
 import { migrateIncoming } from '../run-control.ts'
@@ -63,6 +63,7 @@ export const migrationCommands: readonly QmpCommand[] = [
   ),
   command('query-migrate-capabilities', {}, ({ migration }) => migration.capabilities),
   command('query-migrate', {}, ({ migration }) => migration.info()),
+  command('x-query-migrate-forecast', {}, ({ migration }) => forecastReply(migration.forecast())),
   command('query-colo-status', {}, ({ migration }) => {
     const { mode, lastMode, reason } = migration.colo?.status ?? { mode: 'none', lastMode: 'none', reason: 'none' }
     return { mode, 'last-mode': lastMode, reason }
@@ -110,4 +111,22 @@ function uriOf(uri: string | undefined, list: z.infer<typeof channels>): string 
     default:
       throw new MonitorCommandError(`transport "${transport}" is not available here`)
   }
+}
+
+/** Ours: QEMU has no such command. Times are ms; one that is missing never comes, or is not known yet (`verdict` says which). */
+function forecastReply(forecast: MigrationForecast | undefined): Record<string, unknown> {
+  if (!forecast) return {}
+  return {
+    verdict: forecast.verdict,
+    sentence: forecast.sentence,
+    'remaining-time': timesOf(forecast.remainingMs),
+    downtime: timesOf(forecast.downtimeMs),
+    'dirty-bytes-per-second': Math.round(forecast.dirtyBytesPerS),
+    advice: forecast.advice,
+  }
+}
+
+function timesOf(range: Range | undefined): Partial<Range> {
+  const finite = Object.entries(range ?? {}).filter(([, ms]) => Number.isFinite(ms))
+  return Object.fromEntries(finite.map(([name, ms]) => [name, Math.round(ms)]))
 }
