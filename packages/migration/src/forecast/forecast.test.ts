@@ -39,6 +39,7 @@ function input(known: ForecastFacts | undefined, changes: Partial<ParameterValue
   return {
     facts: known,
     spread: 0.05,
+    lateMs: 0,
     throughputBytesPerS: 1e8,
     totalBytes: 2 ** 27,
     remainingBytes: 2 ** 27,

@@ -36,6 +36,8 @@ export interface ForecastInput {
   readonly facts: ForecastFacts | undefined
   /** Of the time that windows of 100 ms took, against what their pages should have cost: a relative deviation. */
   readonly spread: number
+  /** By how many ms things happen late here. */
+  readonly lateMs: number
   readonly throughputBytesPerS: number
   readonly totalBytes: number
   readonly remainingBytes: number
@@ -46,13 +48,17 @@ export interface ForecastInput {
   readonly postcopy: boolean
 }
 
-/** Stopping the guest, its devices, and the destination's answer: ms beside the memory. */
-const SWITCHOVER_MS = { p10: 5, p50: 15, p90: 40 } as const
+/** Stopping the guest, its devices, and the destination's answer: ms beside the memory, and turns that are waited for. */
+const SWITCHOVER: Readonly<Record<keyof Range, { ms: number; turns: number }>> = {
+  p10: { ms: 5, turns: 0 },
+  p50: { ms: 15, turns: 1 },
+  p90: { ms: 35, turns: 3 },
+}
 /** A guest that goes on as it does, one that slows down, one that gets worse. */
 const COURSES: Readonly<Record<keyof Range, Course>> = {
-  p10: { bend: 0.2, writing: 0.85 },
+  p10: { bend: 0.2, writing: 0.8 },
   p50: {},
-  p90: { bend: 1, writing: 1.2 },
+  p90: { bend: 1, writing: 1.3 },
 }
 /** Standard deviations from the middle to the tenth and the ninetieth of a hundred. */
 const Z = { p10: -1.28, p50: 0, p90: 1.28 } as const
@@ -73,13 +79,14 @@ export function forecast(input: ForecastInput): MigrationForecast {
   const outcome = (which: keyof Range) =>
     simulate(facts, { ...COURSES[which], slowness: 1 + Z[which] * slack(input, facts) })
   const outcomes = { p10: outcome('p10'), p50: outcome('p50'), p90: outcome('p90') }
+  const switchoverMs = (which: keyof Range) => SWITCHOVER[which].ms + SWITCHOVER[which].turns * input.lateMs
   const range = (value: (which: keyof Range) => number): Range => ({
     p10: value('p10'),
     p50: value('p50'),
     p90: value('p90'),
   })
-  const remainingMs = range((which) => (outcomes[which]?.ms ?? Number.POSITIVE_INFINITY) + SWITCHOVER_MS[which])
-  const downtimeMs = range((which) => (outcomes[which]?.downtimeMs ?? Number.POSITIVE_INFINITY) + SWITCHOVER_MS[which])
+  const remainingMs = range((which) => (outcomes[which]?.ms ?? Number.POSITIVE_INFINITY) + switchoverMs(which))
+  const downtimeMs = range((which) => (outcomes[which]?.downtimeMs ?? Number.POSITIVE_INFINITY) + switchoverMs(which))
   const verdict = outcomes.p90 ? 'converges' : outcomes.p50 ? 'unsure' : 'diverges'
   const advice = verdict === 'converges' ? [] : adviceFor(input, facts)
   return {
@@ -95,7 +102,7 @@ export function forecast(input: ForecastInput): MigrationForecast {
 /** How far the mean of all windows to come may lie from the measured costs: what differs from window to window evens out. */
 function slack({ spread }: ForecastInput, facts: ForecastFacts): number {
   const windows = (facts.unsent * facts.paced.normalMs) / 100
-  return Math.min(0.6, 0.03 + spread / Math.sqrt(Math.max(1, Math.min(windows, 16))))
+  return Math.min(0.6, 0.06 + spread / Math.sqrt(Math.max(1, Math.min(windows, 16))))
 }
 
 function sentenceOf(

@@ -1,8 +1,10 @@
 import { PAGE_BYTES } from '@ferryvm/core'
+import { WINDOW_MS } from '../bandwidth.ts'
 import type { ParameterValues } from '../parameters.ts'
 import type { RamSaver } from '../ram/ram-save.ts'
 import { forecast, type MigrationForecast } from './forecast.ts'
 import { PageCosts } from './page-costs.ts'
+import { RunningMean } from './running-mean.ts'
 import type { ForecastFacts, PageTimes } from './simulate.ts'
 import { WriteCurve } from './write-curve.ts'
 
@@ -27,6 +29,11 @@ export class Forecaster {
   #sent = { normal: 0, zero: 0 }
   #throughput = 0
   #waitedMs = 0
+  /** ms per byte of windows in which max-bandwidth made us wait: on a busy host it is not reached. */
+  readonly #pace = new RunningMean()
+  /** ms by which windows end late: what a busy host adds to whatever waits for its turn. */
+  readonly #late = new RunningMean()
+  #limit = 0
 
   constructor(ram: RamSaver) {
     this.#ram = ram
@@ -46,6 +53,8 @@ export class Forecaster {
     const { normalPages, zeroPages } = this.#ram.stats
     const ms = now - this.#windowBegan
     this.#costs.window(normalPages - this.#sent.normal, zeroPages - this.#sent.zero, bytes, ms - this.#waitedMs)
+    if (this.#waitedMs > 0) this.#pace.add(ms / bytes)
+    this.#late.add(Math.max(0, ms - WINDOW_MS))
     this.#waitedMs = 0
     this.#sent = { normal: normalPages, zero: zeroPages }
     this.#windowBegan = now
@@ -93,8 +102,9 @@ export class Forecaster {
         : undefined
     return forecast({
       facts,
-      spread: this.#costs.spread,
+      spread: this.#pace.mean === undefined ? this.#costs.spread : this.#pace.spread,
       throughputBytesPerS: this.#throughput,
+      lateMs: this.#late.mean ?? 0,
       totalBytes: ram.totalBytes,
       remainingBytes: ram.remainingBytes,
       passes: ram.stats.syncCount,
@@ -107,7 +117,9 @@ export class Forecaster {
   /** With what the limit allows, bytes per second; 0: none. */
   #paced(limit: number): PageTimes {
     const { normalMs, zeroMs, normalBytes, zeroBytes } = this.#costs
-    const msPerByte = limit > 0 ? 1000 / limit : 0
+    if (limit !== this.#limit) this.#pace.forget()
+    this.#limit = limit
+    const msPerByte = limit > 0 ? (this.#pace.mean ?? 1000 / limit) : 0
     return { normalMs: Math.max(normalMs, normalBytes * msPerByte), zeroMs: Math.max(zeroMs, zeroBytes * msPerByte) }
   }
 }

@@ -1,3 +1,5 @@
+import { RunningMean } from './running-mean.ts'
+
 /** Of a ZERO record within a block. Spec: ram.md section 2. */
 const ZERO_RECORD_BYTES = 9
 /** What earlier windows count beside the newest one. */
@@ -6,8 +8,6 @@ const MEMORY = 0.8
 const ZERO_COST = 0.2
 /** How much that counts, as part of what was seen. */
 const PRIOR = 0.02
-/** How many windows the spread is of. */
-const WINDOWS = 20
 
 /**
  * ms that a page takes when nothing holds it back, one for pages with content and one for zero pages: least squares over windows of
@@ -21,7 +21,8 @@ export class PageCosts {
   #zt = 0
   #normalPages = 0
   #normalBytes = 0
-  readonly #rates: number[] = []
+  /** What windows took, against what their pages should have cost. */
+  readonly #rates = new RunningMean()
 
   /** @param busyMs without the time in which a limit made it wait */
   window(normal: number, zero: number, bytes: number, busyMs: number): void {
@@ -33,12 +34,11 @@ export class PageCosts {
     this.#zt = MEMORY * this.#zt + zero * busyMs
     this.#normalPages = MEMORY * this.#normalPages + normal
     this.#normalBytes = MEMORY * this.#normalBytes + Math.max(0, bytes - ZERO_RECORD_BYTES * zero)
-    this.#rates.push(busyMs / (normal * this.normalMs + zero * this.zeroMs))
-    if (this.#rates.length > WINDOWS) this.#rates.shift()
+    this.#rates.add(busyMs / (normal * this.normalMs + zero * this.zeroMs))
   }
 
   get known(): boolean {
-    return this.#rates.length > 0
+    return this.#rates.mean !== undefined
   }
 
   /** On the wire, of a page with content; 0: none was sent yet. */
@@ -60,10 +60,7 @@ export class PageCosts {
 
   /** By how much a window's time differs from what the costs say: a standard deviation, relative. */
   get spread(): number {
-    const n = this.#rates.length
-    if (n < 3) return 0.5
-    const mean = this.#rates.reduce((sum, rate) => sum + rate, 0) / n
-    return Math.sqrt(this.#rates.reduce((sum, rate) => sum + (rate - mean) ** 2, 0) / (n - 1))
+    return this.#rates.spread
   }
 
   #solve(): { normal: number; zero: number } {
