@@ -1,15 +1,19 @@
+import { Regions } from '../compiler/regions.ts'
+import { COUNTER, HartState, WORD } from '../hart/hart-state.ts'
 import {
   FETCH_TLB_ENTRIES,
   HART_AREA,
   hartAreaBytes,
   LAYOUT,
+  MAX_REGIONS,
   PAGE_SLOT_BYTES,
   SLOT_BYTES,
   TLB_ENTRIES,
 } from '../hart/layout.ts'
 import { PROFILES } from '../hart/profile.ts'
-import type { Interpreter, SystemImports } from './contract.ts'
-import { makeInterpreter } from './interpreter.ts'
+import { Exit, type Interpreter, type SystemImports } from './contract.ts'
+import { fusesMultiplyAdd } from './fused-multiply-add.ts'
+import { hasExtension, makeInterpreter } from './interpreter.ts'
 
 const HART_BASE = 0x10_000
 const POOL_PAGES = 256
@@ -45,10 +49,17 @@ export interface FlatHart {
   run(pc: number, budget?: number): number
   pc(): number
   fillTlb(): void
+  counter(name: keyof typeof COUNTER): number
+}
+
+export interface FlatOptions {
+  readonly overrides?: Partial<SystemImports>
+  /** Compiles whatever is to run, before it does. */
+  readonly compiles?: boolean
 }
 
 /** A hart with a real interpreter, all of memory mapped where it lies, and slow paths that only do what they must. */
-export function flatHart(overrides: Partial<SystemImports> = {}): FlatHart {
+export function flatHart({ overrides = {}, compiles = false }: FlatOptions = {}): FlatHart {
   const memory = new WebAssembly.Memory({ initial: PAGES, maximum: PAGES, shared: true })
   const view = new DataView(memory.buffer)
   if (hartAreaBytes(POOL_PAGES) > FLAT_BASE - HART_BASE) throw new Error('the hart does not fit')
@@ -99,7 +110,9 @@ export function flatHart(overrides: Partial<SystemImports> = {}): FlatHart {
       const bits = BigInt.asUintN(64, value)
       for (let i = 0; i < bytes; i++) view.setUint8(Number(address) + i, Number((bits >> BigInt(i * 8)) & 0xffn))
       const slots = pages.get(Number(address) & ~0xfff)
-      if (slots !== undefined) interpreter.code.clearSlots(slots, Number(address) & 0xfff, bytes)
+      if (slots === undefined) return
+      regions?.written(slots, Number(address) & 0xfff, bytes)
+      interpreter.code.clearSlots(slots, Number(address) & 0xfff, bytes)
     },
     amoAddress(address, bytes, write) {
       calls.push({ name: 'amoAddress', operands: [address, bytes, write] })
@@ -119,7 +132,30 @@ export function flatHart(overrides: Partial<SystemImports> = {}): FlatHart {
     straddledHalf: () => view.getUint16(Number(view.getBigInt64(at(LAYOUT.pageVaddr), true)) + 4096, true),
     ...overrides,
   }
-  const interpreter = makeInterpreter({ memory, hartBase: HART_BASE, profile: PROFILES['qemu-10.0'], imports })
+  const profile = PROFILES['qemu-10.0']
+  const hart = new HartState(memory.buffer as unknown as SharedArrayBuffer, HART_BASE, 0)
+  const table = new WebAssembly.Table({ initial: MAX_REGIONS, maximum: MAX_REGIONS, element: 'anyfunc' })
+  const compiled = compiles ? { table, threshold: 1 } : undefined
+  const interpreter = makeInterpreter({ memory, hartBase: HART_BASE, profile, imports, compiled })
+  const knownCode = (address: number) => {
+    const slots = pages.get(address)
+    return slots === undefined ? undefined : { slots, mem: address }
+  }
+  const regions = compiled
+    ? new Regions({
+        memory,
+        hart,
+        table,
+        step: interpreter.exports.step,
+        batch: 1,
+        speculates: true,
+        decode: (slot) => interpreter.code.decode(slot),
+        has: hasExtension(profile),
+        fusesMultiplyAdd: fusesMultiplyAdd(),
+        knownCode: (lo) => knownCode(lo >>> 0),
+        confirmPage: (address, slots) => pages.get(Number(address)) === slots,
+      })
+    : undefined
   for (const area of [HART_AREA.readTlb, HART_AREA.writeTlb, HART_AREA.fetchTlb]) {
     for (let i = 0; i < (area === HART_AREA.fetchTlb ? FETCH_TLB_ENTRIES : TLB_ENTRIES); i++) {
       view.setBigInt64(at(area) + i * 16, -1n, true)
@@ -156,8 +192,15 @@ export function flatHart(overrides: Partial<SystemImports> = {}): FlatHart {
     },
     run(pc, budget = 1_000_000) {
       view.setBigInt64(at(LAYOUT.pc), BigInt(pc), true)
-      return interpreter.exports.run(budget)
+      const end = hart.get(LAYOUT.instret) + BigInt(budget)
+      for (;;) {
+        const exit = interpreter.exports.run(Number(end - hart.get(LAYOUT.instret)))
+        if (exit === Exit.hot) regions!.hot()
+        // Compiled code that has overwritten itself leaves early.
+        else if (exit !== Exit.poll || hart.i32[WORD.request] !== 0 || hart.get(LAYOUT.instret) >= end) return exit
+      }
     },
+    counter: (name) => hart.counter(COUNTER[name]),
     pc: () => Number(view.getBigUint64(at(LAYOUT.pc), true)),
     fillTlb() {
       for (let page = FLAT_BASE; page < FLAT_BASE + FLAT_BYTES; page += 4096) {
