@@ -1,40 +1,15 @@
 import { describe, expect, it } from 'vitest'
 import { encode } from '../isa/encode-testing.ts'
-import { type CompilingHart, compilingHart, RAM_BASE, RAM_BYTES } from './compiler-testing.ts'
-
-const DATA = RAM_BASE + 0x10_0000
-const CODE = RAM_BASE + 0x1000
-/** x30 = the finisher, x31 = data. */
-const FINISHER_REGISTER = 30
-const DATA_REGISTER = 31
-const COUNTER_REGISTER = 29
-/** A store to the finisher, then sleep. */
-const END = [encode('sw', { rs1: FINISHER_REGISTER, rs2: 0, imm: 0 }), encode('wfi')]
-const THRESHOLDS = [1, 2, 9]
-
-function prepared(threshold: number | undefined, poolPages?: number): CompilingHart {
-  const hart = compilingHart(threshold, poolPages)
-  hart.hart.setX(FINISHER_REGISTER, 0x10_0000n)
-  hart.hart.setX(DATA_REGISTER, BigInt(DATA))
-  // mstatus.FS is dirty, so that floating point runs.
-  hart.hart.setCsr('mstatus', hart.hart.csr('mstatus') | 0x6000n)
-  hart.core.translationChanged()
-  return hart
-}
-
-/** The same on the interpreter and compiled, early or late: registers, counters and memory. */
-function agrees(prepare: (hart: CompilingHart) => number, polls?: number): CompilingHart[] {
-  const expected = prepared(undefined)
-  expected.run(prepare(expected), polls)
-  return THRESHOLDS.map((threshold) => {
-    const hart = prepared(threshold)
-    hart.run(prepare(hart), polls)
-    expect(hart.registers(), `threshold ${threshold}`).toEqual(expected.registers())
-    expect(Buffer.compare(hart.ram, expected.ram), `memory, threshold ${threshold}`).toBe(0)
-    expect(hart.counter('regionsFailed')).toBe(0)
-    return hart
-  })
-}
+import {
+  agrees,
+  CODE,
+  COUNTER_REGISTER,
+  DATA_REGISTER,
+  END,
+  prepared,
+  RAM_BASE,
+  RAM_BYTES,
+} from './compiler-testing.ts'
 
 /** mulberry32 */
 function random(seed: number): (below: number) => number {

@@ -213,6 +213,8 @@ export function createInterpreterModule(
     const budget = body.parameter(1, 'i32').get
     const result = body.local('i32')
     const slot = body.local('i32')
+    // Also what the fetch gives up counts: slots of another page may lie there then.
+    const ended = body.hold('i32', get32(LAYOUT.regionsEnded32))
     body.block((found) => {
       probeFetch(body, pc, (hit) => {
         body.set(slot, hit)
@@ -227,7 +229,6 @@ export function createInterpreterModule(
       })
       body.set(slot, getGlobal<'i32'>(nextSlot))
     })
-    const ended = body.hold('i32', get32(LAYOUT.regionsEnded32))
     const handler = body.hold('i32', ownHandler(slot.get))
     body.set(result, callIndirectResult<'i32'>(handlerType, [slot.get, budget], handler, HANDLER_TABLE))
     body.if(i32.ge_s(result.get, i32.const(0)), () => {
