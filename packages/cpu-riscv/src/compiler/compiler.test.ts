@@ -9,18 +9,8 @@ import {
   prepared,
   RAM_BASE,
   RAM_BYTES,
+  random,
 } from './compiler-testing.ts'
-
-/** mulberry32 */
-function random(seed: number): (below: number) => number {
-  let state = seed
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0
-    let t = Math.imul(state ^ (state >>> 15), state | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) % below
-  }
-}
 
 const ALU = ['add', 'sub', 'xor', 'or', 'and', 'sll', 'srl', 'sra', 'slt', 'sltu', 'addw', 'subw', 'mul', 'mulhu']
 const MORE = ['div', 'remu', 'divw', 'remuw', 'sh1add', 'andn', 'max', 'rol']
