@@ -271,6 +271,9 @@ describe('floating point in hot loops', () => {
       for (let i = 0; i < TRIPLES * 3; i++) {
         view.setBigUint64(DATA - RAM_BASE + i * 8, D[pick(D.length)], true)
       }
+      // 1 / 0 is one of them.
+      view.setBigUint64(DATA - RAM_BASE, D[2], true)
+      view.setBigUint64(DATA - RAM_BASE + 8, D[0], true)
       // x20 = flags before, x21 = where results go; frm is set before each pass.
       h.hart.setX(21, BigInt(PHYSICAL))
       let at = CODE
