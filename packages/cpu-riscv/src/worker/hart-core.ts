@@ -296,9 +296,15 @@ export class HartCore {
   }
 
   #takeInterrupt(): void {
+    // A device may have changed its mind in the access before: what it took back is not to be taken any more.
+    const { i32 } = this.#hart
+    if (Atomics.load(i32, WORD.request) & Request.irq) {
+      Atomics.and(i32, WORD.request, ~Request.irq)
+      this.#interrupts.refresh()
+    }
     const number = this.#interrupts.next()
     if (number < 0) return
-    this.#hart.i32[WORD.halted] = 0
+    i32[WORD.halted] = 0
     this.#idleWfis = 0
     takeTrap(this.#hart, number, true, 0, 0)
     this.#translation.update()
