@@ -1,4 +1,4 @@
-import { ACCELERATORS, type Accelerator } from '@ferryvm/board-virt'
+import { ACCELERATORS, type Accelerator, DEFAULT_ACCELERATOR } from '@ferryvm/board-virt'
 import { Command, Option } from 'commander'
 import { isOn, type Keyvals, parseKeyvals, parseSize } from './keyval.ts'
 import { UsageError } from './usage-error.ts'
@@ -56,8 +56,6 @@ export interface SymbolsOption {
   readonly offset: bigint
 }
 
-const DEFAULT_ACCEL: Accelerator = 'interp'
-
 const collect = (value: string, before: string[] = []) => [...before, value]
 
 /** The options of `emu run`, with QEMU's names and meanings. */
@@ -68,7 +66,7 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
     .option('-m, --memory <size>', 'RAM (megabytes, or with suffix)', '128M')
     .option('--smp <n>', 'number of harts', '1')
     .option('--cpu <model>', 'rv64')
-    .option('--accel <name>', 'interp | jit: compile hot guest code to WebAssembly', DEFAULT_ACCEL)
+    .option('--accel <name>', 'jit: compile hot guest code to WebAssembly | interp', DEFAULT_ACCELERATOR)
     .option('--bios <file>', 'firmware (ELF or raw); none: start the kernel in M-mode')
     .option('--kernel <file>', 'kernel (ELF or raw Image)')
     .option('--initrd <file>', 'initial RAM disk')
@@ -138,7 +136,7 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
   }
   // `tcg`: what command lines for stock QEMU ask for.
   const named = parseKeyvals(raw.accel, 'accel').accel
-  const accel = named === 'tcg' ? DEFAULT_ACCEL : ACCELERATORS.find((name) => name === named)
+  const accel = named === 'tcg' ? DEFAULT_ACCELERATOR : ACCELERATORS.find((name) => name === named)
   if (!accel) {
     throw new UsageError(`-accel ${raw.accel}: unsupported accelerator (there are: ${ACCELERATORS.join(', ')})`)
   }

@@ -7,7 +7,7 @@
  * ```
  */
 
-export { ACCELERATORS, type Accelerator } from '@ferryvm/cpu-riscv'
+export { ACCELERATORS, type Accelerator, DEFAULT_ACCELERATOR } from '@ferryvm/cpu-riscv'
 export { type BootFiles, type BootPlan, planBoot, RAM_BASE } from './boot-plan.ts'
 export { type LoadableImage, loadImage } from './elf.ts'
 export { VIRT_PROFILES, type VirtProfile, type VirtProfileFacts } from './profile.ts'

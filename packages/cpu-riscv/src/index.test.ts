@@ -4,6 +4,7 @@ import * as cpuRiscv from './index.ts'
 it('has these public names', () => {
   expect(Object.keys(cpuRiscv).sort()).toEqual([
     'ACCELERATORS',
+    'DEFAULT_ACCELERATOR',
     'HartCrashError',
     'PROFILES',
     'VirtualizationError',

@@ -13,13 +13,14 @@ import { spawnHart } from './worker/spawn.ts'
 /** How guest code runs: compiled where it is hot, or interpreted. */
 export type Accelerator = 'interp' | 'jit'
 export const ACCELERATORS: readonly Accelerator[] = ['interp', 'jit']
+export const DEFAULT_ACCELERATOR: Accelerator = 'jit'
 
 export interface Rv64Options {
   /** Default 1. */
   readonly harts?: number
   /** Which stock QEMU's `rv64` CPU to be like, for the guest and on the wire. Default `qemu-7.2`. */
   readonly profile?: ProfileName
-  /** Default `interp`. `jit` compiles hot code to WebAssembly; the guest cannot tell, apart from the speed. */
+  /** Default `jit`: hot code is compiled to WebAssembly. A guest cannot tell, apart from the speed. */
   readonly accel?: Accelerator
   /** With `jit`: so many jumps to an instruction make it worth compiling, 1 to 32767. */
   readonly compileThreshold?: number
@@ -67,7 +68,7 @@ export const rv64: CpuFactory<Rv64Options> = Object.assign(
     if (!(decodedPages >= 16 && decodedPages <= MAX_POOL_PAGES)) {
       throw new RangeError(`rv64: decodedPages ${decodedPages}; 16 to ${MAX_POOL_PAGES}`)
     }
-    const { accel = 'interp', compileThreshold = DEFAULT_THRESHOLD } = options
+    const { accel = DEFAULT_ACCELERATOR, compileThreshold = DEFAULT_THRESHOLD } = options
     if (!ACCELERATORS.includes(accel))
       throw new RangeError(`rv64: no accelerator "${accel}"; ${ACCELERATORS.join(', ')}`)
     if (!(compileThreshold >= 1 && compileThreshold <= MAX_THRESHOLD)) {

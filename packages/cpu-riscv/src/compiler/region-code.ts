@@ -1,6 +1,6 @@
 import { FETCH_TLB_ENTRIES, LAYOUT, SLOT_BYTES, TLB_ENTRY_BYTES } from '../hart/layout.ts'
-import { state, wantsOut } from '../interpreter/interpreter-emit.ts'
 import { SLOT, SPECIAL_HANDLER } from '../interpreter/slots.ts'
+import { state, wantsOut } from '../interpreter/state-code.ts'
 import { f64, i32, i64 } from '../wasm/expr.ts'
 import type { FunctionBody, I32, I64, Label, Local } from '../wasm/function-body.ts'
 import { type ControlFlow, controlFlow, type Node } from './control-flow.ts'

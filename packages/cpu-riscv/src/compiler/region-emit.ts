@@ -1,6 +1,7 @@
+import { csrCode, SSTATUS } from '../csr/csr-code.ts'
 import { LAYOUT, TLB_ENTRIES, TLB_ENTRY_BYTES } from '../hart/layout.ts'
-import { state } from '../interpreter/interpreter-emit.ts'
 import { LOADS, PAGE_MASK, STORES } from '../interpreter/memory-access.ts'
+import { state } from '../interpreter/state-code.ts'
 import type { AccessBytes, AccessName, Emit } from '../isa/emit.ts'
 import { f64, i32, i64 } from '../wasm/expr.ts'
 import type { Expr, F64, FunctionBody, I32, I64, Local, ValueType } from '../wasm/function-body.ts'
@@ -9,6 +10,8 @@ import type { Step } from './region.ts'
 import { F } from './registers.ts'
 
 const DYNAMIC = 7
+/** funct3 of csrrw. */
+const WRITE = 1
 const FP_OFF = 1
 
 /** What a region's code offers to the instructions in it. */
@@ -186,11 +189,18 @@ export class RegionEmit implements Emit {
     this.#context.giveUp(condition, LEAVE.system)
   }
 
+  csr(funct3: number, immediate: boolean): I64 {
+    const { rs1, imm } = this.#operands
+    const operation = funct3 & 3
+    const source = immediate ? i64.const(rs1) : this.rs1()
+    const giveUp = (condition: I32): void => this.#context.giveUp(condition, LEAVE.system)
+    const written = operation !== WRITE && rs1 === 0 ? undefined : { operation, source }
+    if (imm === SSTATUS) this.beginBlock()
+    return csrCode(this.body, this.#context.hartBase, imm, written, giveUp)
+  }
+
   // Rows that ask for these end a block; the interpreter runs them. See row-kind.ts.
   system(): never {
-    return this.#notHere()
-  }
-  csr(): never {
     return this.#notHere()
   }
   cacheBlock(): never {

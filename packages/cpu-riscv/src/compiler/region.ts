@@ -1,3 +1,4 @@
+import { hasCsrCode } from '../csr/csr-code.ts'
 import { type Decoded, decode, isWide } from '../isa/table.ts'
 import { type RowKind, rowKind } from './row-kind.ts'
 
@@ -159,7 +160,11 @@ function readStep({ half, has, fusesMultiplyAdd }: RegionSource, at: number): St
   const high = isWide(low) ? half(at + 2) : 0
   if (high === undefined) return undefined
   const decoded = decode(low | (high << 16), has)
-  return decoded && { at, bytes: decoded.bytes, decoded, kind: rowKind(decoded.row, fusesMultiplyAdd) }
+  return decoded && { at, bytes: decoded.bytes, decoded, kind: kindOf(decoded, fusesMultiplyAdd) }
+}
+
+function kindOf({ row, operands }: Decoded, fusesMultiplyAdd: boolean): RowKind {
+  return row.extension === 'zicsr' && hasCsrCode(operands.imm) ? 'plain' : rowKind(row, fusesMultiplyAdd)
 }
 
 function endOf(step: Step): End {

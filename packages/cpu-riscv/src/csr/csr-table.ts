@@ -41,15 +41,17 @@ export interface Csr {
   /** Beyond the privilege in the number; false: illegal instruction. */
   exists?(c: CsrContext, write: boolean): boolean
   readonly effect?: number
+  /** It is nothing but a word at this offset of the hart's state: compiled code reads and writes it there. */
+  readonly word?: { readonly at: number; readonly mask: bigint }
 }
 
 const ALL = 0xffff_ffff_ffff_ffffn
 /** SIE, SPIE, SPP, FS, SUM, MXR. */
-const SSTATUS_WRITE = 0xc6122n
+export const SSTATUS_WRITE = 0xc6122n
 /** + MIE, MPIE, MPP, MPRV, TVM, TW, TSR, GVA, MPV. */
 const MSTATUS_WRITE = 0xc0_007e_79aan
 /** + UXL. */
-const SSTATUS_READ = 0x3_000d_e762n
+export const SSTATUS_READ = 0x3_000d_e762n
 const SD = 1n << 63n
 const S_INTERRUPTS = 0x222n
 const VS_INTERRUPTS = 0x444n
@@ -84,6 +86,9 @@ function stored(name: CsrName, mask = ALL, effect: number = Effect.none): Csr {
           },
   }
 }
+
+/** A word that is all there is to the register. */
+const plain = (name: CsrName, mask = ALL): Csr => ({ ...stored(name, mask), word: { at: csrOffset(name), mask } })
 
 function constant(name: string, value: (c: CsrContext) => bigint): Csr {
   return { name, read: value }
@@ -234,10 +239,10 @@ add(0x106, {
   write: (c, value) => c.hart.setCsr('scounteren', value & c.profile.mcounterenMask),
 })
 add(0x10a, stored('senvcfg', ENVCFG))
-add(0x140, stored('sscratch'))
-add(0x141, stored('sepc', ALL ^ 1n))
-add(0x142, stored('scause'))
-add(0x143, stored('stval'))
+add(0x140, plain('sscratch'))
+add(0x141, plain('sepc', ALL ^ 1n))
+add(0x142, plain('scause'))
+add(0x143, plain('stval'))
 add(0x144, {
   name: 'sip',
   effect: Effect.interrupts,
@@ -381,10 +386,10 @@ add(0x320, {
   read: (c) => c.hart.csr('mcountinhibit'),
   write: (c, value) => setInhibit(c.hart, value & ((1n << BigInt(3 + c.profile.hpmCounters)) - 1n) & ~2n),
 })
-add(0x340, stored('mscratch'))
-add(0x341, stored('mepc', ALL ^ 1n))
-add(0x342, stored('mcause'))
-add(0x343, stored('mtval'))
+add(0x340, plain('mscratch'))
+add(0x341, plain('mepc', ALL ^ 1n))
+add(0x342, plain('mcause'))
+add(0x343, plain('mtval'))
 add(0x344, {
   name: 'mip',
   effect: Effect.interrupts,

@@ -27,6 +27,7 @@ export const WORD = {
   flushWanted: w(LAYOUT.flushWanted32),
   flushDone: w(LAYOUT.flushDone32),
   staleChunks: w(LAYOUT.staleChunks32),
+  quiet: w(LAYOUT.quiet32),
   regionsEnded: w(LAYOUT.regionsEnded32),
   fatal: w(LAYOUT.fatal32),
   fatalValue: w(LAYOUT.fatalValue),

@@ -140,6 +140,8 @@ export const LAYOUT = {
   /** Why the hart cannot go on (worker/requests.ts: Fatal), and the pc or number that goes with it. */
   fatal32: take(1),
   fatalValue: take(1),
+  /** 1: when interrupts were last looked at, none was both pending and enabled in mie, so that mstatus alone starts none. */
+  quiet32: take(1),
   /** Counts for `describe` and tuning. */
   counters: take(40),
   /** Counts regions of compiled code that ended: code that is on the stack must not go on in one. */

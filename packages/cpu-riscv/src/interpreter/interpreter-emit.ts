@@ -1,11 +1,13 @@
 import { csrOffset, LAYOUT, SLOT_BYTES, TLB_ENTRIES, TLB_ENTRY_BYTES } from '../hart/layout.ts'
 import type { AccessBytes, AccessName, Emit } from '../isa/emit.ts'
 import { type FpuOpName, fpuOpNumber } from '../softfloat/ops.ts'
+import { supervisorReturn, userEcall } from '../trap/trap-code.ts'
 import { callResult, i32, i64, select } from '../wasm/expr.ts'
 import type { Expr, FunctionBody, I32, I64, Label, Local, ValueType } from '../wasm/function-body.ts'
 import { AccessKind } from './contract.ts'
 import { LOADS, PAGE_MASK, STORES } from './memory-access.ts'
 import { type Handler, SLOT } from './slots.ts'
+import { slotPc, state } from './state-code.ts'
 
 /** Function indices that slow handlers call, and what is baked into all of them. */
 export interface HandlerEnvironment {
@@ -24,6 +26,8 @@ export interface HandlerEnvironment {
   readonly exitSystem: number
   /** (pc, budget) -> exit or GO_ON: asks whether to leave, then finds the slot to go on at. */
   readonly jumpTo: number
+  /** The same, for what a trap or a return from one goes to: such places get hot, too. */
+  readonly trapTo: number
   /** (budget): brings LAYOUT.instret up to the instruction before this one. */
   readonly syncInstret: number
   /** Globals that say where the loop goes on after a slow handler. */
@@ -50,25 +54,6 @@ export interface InterpreterLoop {
   readonly poll: Label
   /** To `slot`, which lies further back in the page, after asking whether to leave. */
   readonly backward: Label
-}
-
-/** A word of the hart's state, at its constant address. */
-export const state = (hartBase: number) => ({
-  get32: (offset: number): I32 => i32.load(i32.const(0), hartBase + offset),
-  get: (offset: number): I64 => i64.load(i32.const(0), hartBase + offset),
-  set32: (offset: number, value: I32) => i32.store(i32.const(0), value, hartBase + offset),
-  set: (offset: number, value: I64) => i64.store(i32.const(0), value, hartBase + offset),
-})
-
-/** Is the budget used up, or has someone asked the loop to end? */
-export const wantsOut = (hartBase: number, budget: I32): I32 =>
-  i32.or(state(hartBase).get32(LAYOUT.request32), i32.le_s(budget, i32.const(0)))
-
-/** pc of a slot of the page in force. */
-export const slotPc = (hartBase: number, slot: I32): I64 => {
-  const { get, get32 } = state(hartBase)
-  const offset = i32.shr_u(i32.sub(slot, get32(LAYOUT.pageSlots32)), i32.const(3))
-  return i64.add(get(LAYOUT.pageVaddr), i64.extend_u(offset))
 }
 
 /**
@@ -271,9 +256,21 @@ export class InterpreterEmit implements Emit {
   }
 
   system(): void {
+    const { body } = this
+    const { hartBase, trapTo, exitSystem } = this.#env
     this.#ended = true
-    if (this.#loop) this.#toSlow()
-    else this.body.returnCall(this.#env.exitSystem, this.#here())
+    if (this.#loop) {
+      this.#toSlow()
+      return
+    }
+    const budget = this.#budget.get
+    const { name } = this.#handler.row
+    if (name === 'ecall') {
+      userEcall(body, hartBase, this.pc(), (target) => body.returnCall(trapTo, [target, budget]))
+    } else if (name === 'sret') {
+      supervisorReturn(body, hartBase, (target) => body.returnCall(trapTo, [target, i32.sub(budget, i32.const(1))]))
+    }
+    body.returnCall(exitSystem, this.#here())
   }
 
   illegalIf(condition: I32): void {

@@ -3,16 +3,9 @@ import { callIndirectResult, callResult, getGlobal, i32, i64 } from '../wasm/exp
 import type { FunctionBody, I32, I64, Label, Local } from '../wasm/function-body.ts'
 import { ModuleBuilder } from '../wasm/module-builder.ts'
 import { Exit } from './contract.ts'
-import {
-  GO_ON,
-  type HandlerEnvironment,
-  InterpreterEmit,
-  type InterpreterLoop,
-  slotPc,
-  state,
-  wantsOut,
-} from './interpreter-emit.ts'
+import { GO_ON, type HandlerEnvironment, InterpreterEmit, type InterpreterLoop } from './interpreter-emit.ts'
 import { HANDLERS, type Handler, SLOT, SPECIAL_HANDLER, SPECIAL_HANDLERS } from './slots.ts'
+import { slotPc, state, wantsOut } from './state-code.ts'
 
 /** Tables: imported and own. */
 const REGION_TABLE = 0
@@ -146,6 +139,24 @@ export function createInterpreterModule(
     body.returnCall(enter, [pc, budget])
   })
 
+  /** Counts a jump to `slot`, to which `hot` answers; the number of a region is left alone. */
+  const warm = (body: FunctionBody, slot: I32, hot: () => void): void => {
+    if (threshold === undefined) return
+    const word = body.hold('i32', i32.load(slot))
+    body.if(i32.ne(i32.and(word, i32.const(0xffff)), i32.const(SPECIAL_HANDLER.compiled)), () => {
+      const heat = body.hold('i32', i32.add(i32.shr_u(word, i32.const(16)), i32.const(1)))
+      body.put(i32.store16(slot, heat, SLOT.heat16))
+      body.if(i32.eq(heat, i32.const(threshold)), hot)
+    })
+  }
+  const trapTo = module.add(jumpType, (body) => {
+    const result = body.local('i32')
+    body.set(result, callResult<'i32'>(jumpTo, [body.parameter(0, 'i64').get, body.parameter(1, 'i32').get]))
+    const next = [getGlobal<'i32'>(nextSlot), getGlobal<'i32'>(nextBudget)]
+    body.if(i32.lt_s(result.get, i32.const(0)), () => warm(body, next[0], () => body.returnCall(exitHot, next)))
+    result.get(body)
+  })
+
   const env: HandlerEnvironment = {
     hartBase,
     fusesMultiplyAdd,
@@ -153,6 +164,7 @@ export function createInterpreterModule(
     exitTrap,
     exitSystem,
     jumpTo,
+    trapTo,
     syncInstret,
     nextSlot,
     nextBudget,
@@ -183,16 +195,6 @@ export function createInterpreterModule(
     }),
   )
 
-  /** Counts a jump to `slot`, to which `hot` answers; the number of a region is left alone. */
-  const warm = (body: FunctionBody, slot: I32, hot: () => void): void => {
-    if (threshold === undefined) return
-    const word = body.hold('i32', i32.load(slot))
-    body.if(i32.ne(i32.and(word, i32.const(0xffff)), i32.const(SPECIAL_HANDLER.compiled)), () => {
-      const heat = body.hold('i32', i32.add(i32.shr_u(word, i32.const(16)), i32.const(1)))
-      body.put(i32.store16(slot, heat, SLOT.heat16))
-      body.if(i32.eq(heat, i32.const(threshold)), hot)
-    })
-  }
   /** The handler that runs the instruction at a slot by itself, even where a region begins. */
   const ownHandler =
     (slot: I32): I32 =>

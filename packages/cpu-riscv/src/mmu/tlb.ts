@@ -53,6 +53,17 @@ export class Tlb {
     i32[WORD.fetchTlb] = base + HART_AREA.fetchTlb + fetch * FETCH_BANK_BYTES
   }
 
+  /** The banks in force. Compiled code and the interpreter choose them too, see trap/trap-code.ts. */
+  get dataBank(): number {
+    const { i32, base } = this.#hart
+    return ((i32[WORD.readTlb] - base - HART_AREA.readTlb) >>> 0) / TLB_BANK_BYTES
+  }
+
+  get fetchBank(): number {
+    const { i32, base } = this.#hart
+    return ((i32[WORD.fetchTlb] - base - HART_AREA.fetchTlb) >>> 0) / FETCH_BANK_BYTES
+  }
+
   /** @param lo @param hi the virtual address @param mem byte offset of the page in guest memory */
   fillRead(bank: number, lo: number, hi: number, mem: number): void {
     const page = lo & ~0xfff

@@ -44,9 +44,6 @@ export class Translation {
   #updateAD = true
   #levels = 0
   #root = 0
-  /** MMU_BANK for loads and stores, FETCH_BANK for fetches. */
-  dataBank = MMU_BANK.M as number
-  fetchBank = FETCH_BANK.M as number
   #mxr = false
   #satpLo = 0
   #satpHi = 0
@@ -73,6 +70,16 @@ export class Translation {
     this.#tlb = tlb
   }
 
+  /** MMU_BANK for loads and stores. */
+  get dataBank(): number {
+    return this.#tlb.dataBank
+  }
+
+  /** FETCH_BANK for fetches. */
+  get fetchBank(): number {
+    return this.#tlb.fetchBank
+  }
+
   /**
    * After privilege, mstatus, satp or menvcfg changed: chooses banks, drops what no longer holds.
    * @returns whether fetches are translated differently now
@@ -82,7 +89,7 @@ export class Translation {
     const mstatus = i32[WORD.mstatus]
     const priv = i32[WORD.priv]
     const dataPriv = priv === PRIV.M && mstatus & MSTATUS.MPRV ? (mstatus >>> MSTATUS.MPP_SHIFT) & 3 : priv
-    this.dataBank =
+    const dataBank =
       dataPriv === PRIV.M
         ? MMU_BANK.M
         : dataPriv === PRIV.U
@@ -90,8 +97,8 @@ export class Translation {
           : mstatus & MSTATUS.SUM
             ? MMU_BANK.S_SUM
             : MMU_BANK.S
-    this.fetchBank = priv === PRIV.M ? FETCH_BANK.M : priv === PRIV.U ? FETCH_BANK.U : FETCH_BANK.S
-    this.#tlb.select(this.dataBank, this.fetchBank)
+    const fetchBank = priv === PRIV.M ? FETCH_BANK.M : priv === PRIV.U ? FETCH_BANK.U : FETCH_BANK.S
+    this.#tlb.select(dataBank, fetchBank)
 
     const mxr = (mstatus & MSTATUS.MXR) !== 0
     if (mxr !== this.#mxr) {

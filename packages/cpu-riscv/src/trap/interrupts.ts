@@ -26,8 +26,6 @@ export class Interrupts {
   #stimecmp = Infinity
   #stce = false
   #delta = 0
-  /** The last {@link next} found an enabled interrupt, whether or not it could be taken then. */
-  waiting = true
 
   constructor(hart: HartState, profile: HartProfile, control: ControlBlock, virtualNs: () => number) {
     this.#hart = hart
@@ -74,7 +72,7 @@ export class Interrupts {
   next(): number {
     const { i32 } = this.#hart
     const enabled = this.pending() & i32[WORD.mie]
-    this.waiting = enabled !== 0
+    i32[WORD.quiet] = enabled === 0 ? 1 : 0
     if (enabled === 0) return -1
     const mstatus = i32[WORD.mstatus]
     const priv = i32[WORD.priv]

@@ -414,7 +414,7 @@ export class HartCore {
     if (changed === 0) return old
     i32[WORD.mstatus] = before ^ changed
     if (changed & ~MSTATUS.SIE) this.#translation.update()
-    if (set && changed & MSTATUS.SIE && this.#interrupts.waiting && this.#interrupts.next() >= 0) {
+    if (set && changed & MSTATUS.SIE && i32[WORD.quiet] === 0 && this.#interrupts.next() >= 0) {
       i32[WORD.trapPending] = Pending.csrDone
       this.#hart.u64[LAYOUT.trapValue >> 3] = old
     }
