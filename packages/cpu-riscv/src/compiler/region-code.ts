@@ -1,4 +1,4 @@
-import { FETCH_TLB_ENTRIES, LAYOUT, SLOT_BYTES, TLB_ENTRY_BYTES } from '../hart/layout.ts'
+import { FETCH_TLB_ENTRIES, HART_AREA, LAYOUT, SLOT_BYTES, TLB_BANK_BYTES, TLB_ENTRY_BYTES } from '../hart/layout.ts'
 import { SLOT, SPECIAL_HANDLER } from '../interpreter/slots.ts'
 import { state, wantsOut } from '../interpreter/state-code.ts'
 import { f64, i32, i64 } from '../wasm/expr.ts'
@@ -22,6 +22,8 @@ const OUT_REACH = 2 ** (32 - DONE_BITS - WHY_BITS - 1)
 export interface RegionEnvironment {
   readonly hartBase: number
   readonly fusesMultiplyAdd: boolean
+  /** The MMU_BANK that loads and stores of this region go through; undefined: the one in force. */
+  readonly dataBank: number | undefined
   /** (pc i64, budget i32, depth i32) -> (pc i64, budget i32) */
   readonly regionType: number
   /** The interpreter's `step`: (pc i64, budget i32) -> (pc i64, budget i32) */
@@ -58,6 +60,7 @@ class RegionWriter implements RegionContext {
   readonly body: FunctionBody
   readonly hartBase: number
   readonly fusesMultiplyAdd: boolean
+  readonly dataBank: number | undefined
   readonly #env: RegionEnvironment
   readonly #state: ReturnType<typeof state>
   readonly #pages: readonly RegionPage[]
@@ -87,6 +90,7 @@ class RegionWriter implements RegionContext {
     this.body = body
     this.hartBase = environment.hartBase
     this.fusesMultiplyAdd = environment.fusesMultiplyAdd
+    this.dataBank = environment.dataBank
     this.#env = environment
     this.#state = state(environment.hartBase)
     this.#pages = pages
@@ -126,6 +130,7 @@ class RegionWriter implements RegionContext {
   write(entryAt: number): void {
     const { body } = this
     body.set(this.#base, i64.sub(this.#pc.get, i64.const(entryAt)))
+    if (this.dataBank !== undefined) this.#checkBank(this.dataBank, entryAt)
     for (const page of this.#pages) if (page.delta !== 0) this.#checkPage(page, entryAt)
     const [entry] = this.#flow.nodes
     this.#restore(this.#plan.live(entry))
@@ -151,6 +156,18 @@ class RegionWriter implements RegionContext {
     this.#wayOut()
   }
 
+  /** Goes on only with the translations that the region was made for: who shares its page with U-mode has others. */
+  #checkBank(bank: number, entryAt: number): void {
+    const expected = this.hartBase + HART_AREA.readTlb + bank * TLB_BANK_BYTES
+    this.body.if(i32.ne(this.#state.get32(LAYOUT.readTlb32), i32.const(expected)), () => this.#refuseEntry(entryAt))
+  }
+
+  #refuseEntry(entryAt: number): void {
+    this.#count(i32.const(LEAVE.page))
+    i64.or(this.address(entryAt), i64.const(1))(this.body)
+    this.body.return(this.#budget.get)
+  }
+
   /** Goes on at the page's place only if that is where the region was made from. */
   #checkPage({ delta, slots }: RegionPage, entryAt: number): void {
     const { body } = this
@@ -164,11 +181,7 @@ class RegionWriter implements RegionContext {
       const known = i32.and(i64.eq(i64.load(entry), page), i32.eq(i32.load(entry, 8), i32.const(slots)))
       body.if(i32.eqz(known), () => {
         const confirmed: I32 = (b) => b.call(this.#env.confirmPage, [page, i32.const(slots)])
-        body.if(i32.eqz(confirmed), () => {
-          this.#count(i32.const(LEAVE.page))
-          i64.or(this.address(entryAt), i64.const(1))(body)
-          body.return(this.#budget.get)
-        })
+        body.if(i32.eqz(confirmed), () => this.#refuseEntry(entryAt))
       })
     })
   }
@@ -232,6 +245,9 @@ class RegionWriter implements RegionContext {
         return
       case 'indirect':
         this.#indirect(node, end.step, end.isReturn)
+        return
+      case 'switch':
+        this.#switch(node, end.step, end.targets)
         return
       case 'leave':
         this.#leave(end.at, LEAVE.system, true)
@@ -426,16 +442,56 @@ class RegionWriter implements RegionContext {
       this.#emit.run(step)
       const target = body.hold('i64', this.#emit.target!)
       this.#retire(1)
-      this.#saveAll(this.#plan.dirtyAtEnd(node))
-      if (isReturn) {
-        this.#return(target)
+      if (!isReturn) {
+        this.#goElsewhere(node, target)
         return
       }
-      const number = this.#regionAt(undefined, target, () => {
-        this.#count(i32.const(LEAVE.edge))
-        this.#return(target)
-      })
-      body.returnCallIndirect(this.#env.regionType, [target, this.#budget.get, this.#depth.get], number)
+      this.#saveAll(this.#plan.dirtyAtEnd(node))
+      this.#return(target)
+    })
+  }
+
+  /** To whatever region begins at an address. */
+  #goElsewhere(node: Node, target: I64): void {
+    const { body } = this
+    this.#saveAll(this.#plan.dirtyAtEnd(node))
+    const number = this.#regionAt(undefined, target, () => {
+      this.#count(i32.const(LEAVE.edge))
+      this.#return(target)
+    })
+    body.returnCallIndirect(this.#env.regionType, [target, this.#budget.get, this.#depth.get], number)
+  }
+
+  /** A jump through a register: by a table of the distances to the targets that are part of the region. */
+  #switch(node: Node, step: Step, edges: readonly Edge[]): void {
+    const { body } = this
+    const targets = edges.filter((edge) => edge.block)
+    if (targets.length === 0) {
+      this.#indirect(node, step, false)
+      return
+    }
+    body.scope(() => {
+      this.#step = step
+      this.#emit.run(step)
+      const target = body.hold('i64', this.#emit.target!)
+      this.#retire(1)
+      const least = Math.min(...targets.map(({ at }) => at))
+      const most = Math.max(...targets.map(({ at }) => at))
+      const distance = body.hold('i64', i64.sub(target, this.address(least)))
+      const nest = (index: number, labels: readonly Label[]): void => {
+        if (index < 0) {
+          const [otherwise] = labels
+          body.brIf(otherwise, i64.gt_u(distance, i64.const(most - least)))
+          const table = new Array<Label>((most - least) / 2 + 2).fill(otherwise)
+          for (const [i, { at }] of targets.entries()) table[(at - least) / 2] = labels[i + 1]
+          body.brTable(table, i32.shr_u(i32.wrap(distance), i32.const(1)))
+          return
+        }
+        body.block((label) => nest(index - 1, [labels[0], label, ...labels.slice(1)]))
+        this.#follow(node, targets[index])
+      }
+      body.block((otherwise) => nest(targets.length - 1, [otherwise]))
+      this.#goElsewhere(node, target)
     })
   }
 

@@ -1,5 +1,5 @@
 import { csrCode, SSTATUS } from '../csr/csr-code.ts'
-import { LAYOUT, TLB_ENTRIES, TLB_ENTRY_BYTES } from '../hart/layout.ts'
+import { HART_AREA, LAYOUT, TLB_BANK_BYTES, TLB_ENTRIES, TLB_ENTRY_BYTES } from '../hart/layout.ts'
 import { LOADS, PAGE_MASK, STORES } from '../interpreter/memory-access.ts'
 import { state } from '../interpreter/state-code.ts'
 import type { AccessBytes, AccessName, Emit } from '../isa/emit.ts'
@@ -19,6 +19,8 @@ export interface RegionContext {
   readonly body: FunctionBody
   readonly hartBase: number
   readonly fusesMultiplyAdd: boolean
+  /** The MMU_BANK of loads and stores, where it is known. */
+  readonly dataBank: number | undefined
   x(register: number): Local<'i64'>
   f(register: number): Local<'f64'>
   /** A register was written: its local holds the value. */
@@ -112,23 +114,27 @@ export class RegionEmit implements Emit {
   }
 
   /** Looks `address` up in a TLB. @returns its place in memory */
-  #probe(bank: number, address: I64, bytes: AccessBytes, why: number): I32 {
+  #probe(write: boolean, address: I64, bytes: AccessBytes, why: number): I32 {
+    const { dataBank, hartBase } = this.#context
     const index = i32.and(i32.shr_u(i32.wrap(address), i32.const(8)), i32.const((TLB_ENTRIES - 1) * TLB_ENTRY_BYTES))
-    const entry = this.hold('i32', i32.add(index, this.#state.get32(bank)))
-    this.#context.giveUp(i64.ne(i64.and(address, i64.const(PAGE_MASK | (bytes - 1))), i64.load(entry)), why)
-    return i32.add(i32.wrap(address), i32.load(entry, 8))
+    const known = dataBank !== undefined
+    const inForce = this.#state.get32(write ? LAYOUT.writeTlb32 : LAYOUT.readTlb32)
+    const entry = this.hold('i32', known ? index : i32.add(index, inForce))
+    const bank = write ? HART_AREA.writeTlb : HART_AREA.readTlb
+    const offset = known ? hartBase + bank + dataBank * TLB_BANK_BYTES : 0
+    this.#context.giveUp(i64.ne(i64.and(address, i64.const(PAGE_MASK | (bytes - 1))), i64.load(entry, offset)), why)
+    return i32.add(i32.wrap(address), i32.load(entry, offset + 8))
   }
 
   load(kind: AccessName, address: I64): I64 {
     const { bytes, load } = LOADS[kind]
-    return load(this.#probe(LAYOUT.readTlb32, address, bytes, LEAVE.load))
+    return load(this.#probe(false, address, bytes, LEAVE.load))
   }
   store(bytes: AccessBytes, address: I64, value: I64): void {
-    this.body.put(STORES[bytes](this.#probe(LAYOUT.writeTlb32, address, bytes, LEAVE.store), value))
+    this.body.put(STORES[bytes](this.#probe(true, address, bytes, LEAVE.store), value))
   }
   atomicAddress(bytes: 4 | 8, address: I64, write: boolean): I32 {
-    const bank = write ? LAYOUT.writeTlb32 : LAYOUT.readTlb32
-    return this.hold('i32', this.#probe(bank, address, bytes, LEAVE.atomic))
+    return this.hold('i32', this.#probe(write, address, bytes, LEAVE.atomic))
   }
 
   branch(condition: I32): void {

@@ -5,6 +5,9 @@ import { type RowKind, rowKind } from './row-kind.ts'
 /** Guest instructions of one region at most, and of one of its blocks. */
 export const MAX_REGION_INSTRUCTIONS = 400
 const MAX_BLOCK_INSTRUCTIONS = 200
+/** Bytes before and after a jump through a register in which its targets are looked for, and how many it may have. */
+const TABLE_REACH = 4096
+const MAX_TARGETS = 200
 
 /**
  * Addresses in a region count in bytes from the start of the page that its entry lies in, at whatever virtual address that
@@ -34,8 +37,10 @@ export type End =
   | { readonly kind: 'call'; readonly step: Step; readonly target: number | undefined; readonly next: Edge }
   /** An instruction that the interpreter runs, and what follows it. */
   | { readonly kind: 'step'; readonly step: Step; readonly next: Edge }
-  /** Through a register, for good: a return or a jump table. */
+  /** Through a register, for good: a return, or a jump whose targets are not known. */
   | { readonly kind: 'indirect'; readonly step: Step; readonly isReturn: boolean }
+  /** Through a register to one of the targets of a jump table, or elsewhere. */
+  | { readonly kind: 'switch'; readonly step: Step; readonly targets: readonly Edge[] }
   /** Leaves at an instruction that the interpreter has to run. */
   | { readonly kind: 'leave'; readonly at: number }
   /** The entrances of a loop that has several: goes to the one that was chosen. */
@@ -61,6 +66,8 @@ export interface RegionSource {
   half(at: number): number | undefined
   /** Has the instruction run already? What never did is left out. */
   reached(at: number): boolean
+  /** Do jumps come here often? */
+  jumpedTo(at: number): boolean
   readonly has: (extension: string) => boolean
   readonly fusesMultiplyAdd: boolean
 }
@@ -78,6 +85,8 @@ export const edgesOf = (end: End): readonly Edge[] => {
       return [end.next]
     case 'dispatch':
       return end.choices
+    case 'switch':
+      return end.targets
     default:
       return []
   }
@@ -97,6 +106,7 @@ export function formRegion(source: RegionSource, entryAt: number): Region | unde
   const queue = [entryAt]
   let total = 0
   const scanned = new Set<number>()
+  const switches = new Map<number, readonly number[]>()
   for (let next = queue.shift(); next !== undefined && total < MAX_REGION_INSTRUCTIONS; next = queue.shift()) {
     scanned.add(next)
     for (let at = next, count = 0; count < MAX_BLOCK_INSTRUCTIONS; count++) {
@@ -105,10 +115,14 @@ export function formRegion(source: RegionSource, entryAt: number): Region | unde
       total++
       at += step.bytes
       if (step.kind !== 'plain') {
-        for (const edge of edgesOf(endOf(step))) {
-          if (starts.has(edge.at) || !source.reached(edge.at)) continue
-          starts.add(edge.at)
-          queue.push(edge.at)
+        const end = endOf(step)
+        const isTable = end.kind === 'indirect' && !end.isReturn
+        const targets = isTable ? likelyTargets(source, step.at) : []
+        if (targets.length > 0) switches.set(step.at, targets)
+        for (const to of [...edgesOf(end).map((edge) => edge.at), ...targets]) {
+          if (starts.has(to) || !source.reached(to)) continue
+          starts.add(to)
+          queue.push(to)
         }
         break
       }
@@ -135,7 +149,8 @@ export function formRegion(source: RegionSource, entryAt: number): Region | unde
         if (starts.has(at) || plain.length === MAX_BLOCK_INSTRUCTIONS)
           end = { kind: 'jump', to: { at, block: undefined } }
       } else {
-        end = endOf(step)
+        const targets = switches.get(at)?.map((to): Edge => ({ at: to, block: undefined }))
+        end = targets ? { kind: 'switch', step, targets } : endOf(step)
         at += step.bytes
       }
     }
@@ -145,7 +160,33 @@ export function formRegion(source: RegionSource, entryAt: number): Region | unde
   }
   for (const { end } of blocks.values()) for (const edge of edgesOf(end)) edge.block = blocks.get(edge.at)
   const entry = blocks.get(entryAt)!
+  if (switches.size > 0) pruneTables(entry)
   return { entry, blocks: reachable(entry), code, instructions }
+}
+
+/** Where a jump table in the code around `at` may lead, going by where jumps went so far. */
+function likelyTargets(source: RegionSource, at: number): readonly number[] {
+  const targets: number[] = []
+  for (let to = at - TABLE_REACH; to < at + TABLE_REACH && targets.length < MAX_TARGETS; to += 2) {
+    if (source.jumpedTo(to)) targets.push(to)
+  }
+  return targets
+}
+
+/** Of what a jump table might lead to, keeps what comes back to the code around it: the rest may be other functions. */
+function pruneTables(entry: Block): void {
+  const known = new Set([entry])
+  for (const block of known) {
+    if (block.end.kind === 'switch') continue
+    for (const { block: next } of edgesOf(block.end)) if (next) known.add(next)
+  }
+  for (const { end } of reachable(entry)) {
+    if (end.kind !== 'switch') continue
+    for (const edge of end.targets) {
+      if (edge.block && !known.has(edge.block) && !reachable(edge.block).some((b) => known.has(b)))
+        edge.block = undefined
+    }
+  }
 }
 
 function reachable(entry: Block): readonly Block[] {

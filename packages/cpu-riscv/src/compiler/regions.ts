@@ -1,6 +1,6 @@
 import type { HartState } from '../hart/hart-state.ts'
-import { COUNTER, WORD } from '../hart/hart-state.ts'
-import { HART_AREA, MAX_REGIONS, SLOT_BYTES } from '../hart/layout.ts'
+import { COUNTER, PRIV, WORD } from '../hart/hart-state.ts'
+import { HART_AREA, MAX_REGIONS, MMU_BANK, SLOT_BYTES } from '../hart/layout.ts'
 import { SLOT, SPECIAL_HANDLER, SPECIAL_HANDLERS } from '../interpreter/slots.ts'
 import type { CompiledPages } from '../mmu/code-pages.ts'
 import { FunctionBody } from '../wasm/function-body.ts'
@@ -19,6 +19,8 @@ const MAX_PAGES = 4
 const CHURN_LIMIT = 8
 /** A block of a region gets a region of its own after so many times the jumps that others take. */
 const INNER_PATIENCE = 16
+/** What got less than the threshold divided by so much is no target of a jump table. */
+const RARE_SHIFT = 8
 /** Jumps that heat16 can count. */
 const MAX_PATIENCE = 0xffff
 /** What compiled code may cost, estimated: V8 keeps about 20 KiB per module, and both tiers' machine code of its functions. */
@@ -208,7 +210,14 @@ export class Regions implements CompiledPages {
       if (!page || this.#options.speculates) return page !== undefined
       return this.#view.getUint16(page.slots + ((at & 0xffe) >> 1) * SLOT_BYTES, true) !== SPECIAL_HANDLER.decode
     }
-    const region = formRegion({ half, reached, has, fusesMultiplyAdd }, entryAt)
+    const often = Math.max(1, this.#options.threshold >> RARE_SHIFT)
+    const jumpedTo = (at: number): boolean => {
+      if (!reached(at)) return false
+      const slot = found.get(Math.floor(at / 4096))!.slots + ((at & 0xffe) >> 1) * SLOT_BYTES
+      if (this.#view.getUint16(slot, true) === SPECIAL_HANDLER.compiled) return true
+      return this.#view.getUint16(slot + SLOT.heat16, true) >= often
+    }
+    const region = formRegion({ half, reached, jumpedTo, has, fusesMultiplyAdd }, entryAt)
     if (!region) {
       this.#refuse(slot)
       return
@@ -218,6 +227,8 @@ export class Regions implements CompiledPages {
     writeRegion(body, region, entryAt, pages as readonly RegionPage[], {
       hartBase: hart.base,
       fusesMultiplyAdd,
+      // Programs never change theirs; a kernel opens user memory in the middle of a region.
+      dataBank: hart.priv === PRIV.U ? MMU_BANK.U : undefined,
       regionType: TYPE.region,
       step: FUNCTION.step,
       confirmPage: FUNCTION.confirmPage,

@@ -37,9 +37,7 @@ export const reloads = (node: Node): boolean => node.block.end.kind === 'call' |
 
 /** The steps that the region itself runs: not the one that the interpreter does. */
 export const ownSteps = ({ block: { steps, end } }: Node): readonly Step[] =>
-  (end.kind === 'branch' || end.kind === 'jump' || end.kind === 'call' || end.kind === 'indirect') && end.step
-    ? [...steps, end.step]
-    : steps
+  end.kind !== 'step' && 'step' in end && end.step ? [...steps, end.step] : steps
 
 export interface RegisterPlan {
   /** All registers that have a local. */

@@ -80,7 +80,7 @@ export interface DecodedCode {
 /** Exports of the generated module. */
 export interface InterpreterExports {
   /**
-   * Runs from LAYOUT.pc until an Exit. `budget` is looked at where request32 is: at backward branches, jumps and page ends,
+   * Runs from LAYOUT.pc until an Exit. `budget`, below 2^22, is looked at where request32 is: at backward branches, jumps and page ends,
    * so it may be exceeded by what lies between two of these.
    */
   run(budget: number): number

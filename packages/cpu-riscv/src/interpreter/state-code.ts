@@ -10,9 +10,9 @@ export const state = (hartBase: number) => ({
   set: (offset: number, value: I64) => i64.store(i32.const(0), value, hartBase + offset),
 })
 
-/** Is the budget used up, or has someone asked the loop to end? */
+/** Is the budget used up, or has someone asked the loop to end? Requests are larger than budgets: see worker/requests.ts. */
 export const wantsOut = (hartBase: number, budget: I32): I32 =>
-  i32.or(state(hartBase).get32(LAYOUT.request32), i32.le_s(budget, i32.const(0)))
+  i32.le_s(budget, state(hartBase).get32(LAYOUT.request32))
 
 /** pc of a slot of the page in force. */
 export const slotPc = (hartBase: number, slot: I32): I64 => {

@@ -1,23 +1,26 @@
-/** Bits of LAYOUT.request32: why a hart should leave guest code. Set by any thread; the hart's thread clears them. */
+/**
+ * Bits of LAYOUT.request32: why a hart should leave guest code. Set by any thread; the hart's thread clears them. Each is more
+ * than any budget, so that one comparison with the budget says whether to leave; see wantsOut.
+ */
 export const Request = {
   /** Park between two instructions until the bit is cleared. The only bit that the requester clears. */
-  pause: 1,
+  pause: 1 << 22,
   /** An interrupt input or mtimecmp changed. */
-  irq: 2,
+  irq: 1 << 23,
   /** LAYOUT.flushWanted32 moved: empty the write TLB, then say so in flushDone32. */
-  flushWrite: 4,
+  flushWrite: 1 << 24,
   /** Bits were set in the stale-code bitmap. */
-  staleCode: 8,
+  staleCode: 1 << 25,
   /** RAM mappings changed, or memory grew. */
-  mappings: 16,
+  mappings: 1 << 26,
   /** Forget all translations and decoded code; registers may have changed. */
-  flushAll: 32,
+  flushAll: 1 << 27,
   /** Leave the thread for good. */
-  exit: 64,
+  exit: 1 << 28,
   /** A page that the hart waits for has arrived. */
-  page: 128,
+  page: 1 << 29,
   /** A profiler asks where the hart is. */
-  sample: 256,
+  sample: 1 << 30,
 } as const
 
 /** LAYOUT.runState32, written by the hart's thread; others wait on it. */
