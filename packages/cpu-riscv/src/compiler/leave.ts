@@ -14,6 +14,8 @@ export const LEAVE = {
   edge: 6,
   /** Another page of the region is not where it was. */
   page: 7,
+  /** As `load` and `store`, for several accesses at once; or these do not lie in one page. */
+  group: 8,
 } as const
 /** For people. */
 export const LEAVE_MEANS: Readonly<Record<LeaveName, string>> = {
@@ -25,6 +27,7 @@ export const LEAVE_MEANS: Readonly<Record<LeaveName, string>> = {
   system: 'an instruction of the privileged architecture, or an illegal one',
   edge: 'to code that is not compiled',
   page: 'a page of the region is mapped elsewhere',
+  group: 'loads or stores without a TLB entry, or across a page boundary',
 }
 export type LeaveName = keyof typeof LEAVE
 export const LEAVE_NAMES = Object.keys(LEAVE) as readonly LeaveName[]

@@ -3,6 +3,7 @@ import { SLOT, SPECIAL_HANDLER } from '../interpreter/slots.ts'
 import { state, wantsOut } from '../interpreter/state-code.ts'
 import { f64, i32, i64 } from '../wasm/expr.ts'
 import type { FunctionBody, I32, I64, Label, Local } from '../wasm/function-body.ts'
+import { type AccessGroup, groupAccesses } from './access-groups.ts'
 import { type ControlFlow, controlFlow, type Node } from './control-flow.ts'
 import { LEAVE } from './leave.ts'
 import { type Block, type Edge, edgesOf, type Region, type Step } from './region.ts'
@@ -18,12 +19,18 @@ const WHY_BITS = 4
 /** Bytes on either side that are left for `at`. */
 const OUT_REACH = 2 ** (32 - DONE_BITS - WHY_BITS - 1)
 
-/** What all regions of a hart have in common. Indices are those of the module that the function is in. */
+const NO_GROUPS: ReadonlyMap<Step, AccessGroup> = new Map()
+
+/** What a region needs to know besides its code. Indices are those of the module that the function is in. */
 export interface RegionEnvironment {
   readonly hartBase: number
   readonly fusesMultiplyAdd: boolean
   /** The MMU_BANK that loads and stores of this region go through; undefined: the one in force. */
   readonly dataBank: number | undefined
+  /** Whether one look into the TLB may be for several accesses. */
+  readonly groups: boolean
+  /** Memory offset of the slot that the region begins at. */
+  readonly slot: number
   /** (pc i64, budget i32, depth i32) -> (pc i64, budget i32) */
   readonly regionType: number
   /** The interpreter's `step`: (pc i64, budget i32) -> (pc i64, budget i32) */
@@ -220,8 +227,10 @@ class RegionWriter implements RegionContext {
     const { steps, end } = node.block
     this.#node = node
     this.#done = 0
-    this.#emit.beginBlock()
-    for (const step of steps) this.#run(step)
+    body.scope(() => {
+      this.#emit.beginBlock(this.#env.groups ? groupAccesses(steps) : NO_GROUPS)
+      for (const step of steps) this.#run(step)
+    })
     switch (end.kind) {
       case 'branch':
         body.scope(() => this.#emit.run(end.step))
@@ -331,7 +340,12 @@ class RegionWriter implements RegionContext {
   #wayOut(): void {
     const { body } = this
     const out = this.#out.get
-    this.#count(i32.and(i32.shr_u(out, i32.const(1)), i32.const((1 << WHY_BITS) - 1)))
+    body.scope(() => {
+      const why = body.hold('i32', i32.and(i32.shr_u(out, i32.const(1)), i32.const((1 << WHY_BITS) - 1)))
+      this.#count(why)
+      const slot = this.#state.set32(LAYOUT.groupSlot32, i32.const(this.#env.slot))
+      if (this.#env.groups) body.if(i32.eq(why, i32.const(LEAVE.group)), () => body.put(slot))
+    })
     const done = i32.and(i32.shr_u(out, i32.const(WHY_BITS + 1)), i32.const((1 << DONE_BITS) - 1))
     const half = i64.extend_s(i32.shr_s(out, i32.const(WHY_BITS + 1 + DONE_BITS)))
     const pc = i64.add(this.#base.get, i64.shl(half, i64.const(1)))

@@ -5,6 +5,7 @@ import { state } from '../interpreter/state-code.ts'
 import type { AccessBytes, AccessName, Emit } from '../isa/emit.ts'
 import { f64, i32, i64 } from '../wasm/expr.ts'
 import type { Expr, F64, FunctionBody, I32, I64, Local, ValueType } from '../wasm/function-body.ts'
+import { type AccessGroup, checkedAt } from './access-groups.ts'
 import { LEAVE } from './leave.ts'
 import type { Step } from './region.ts'
 import { F } from './registers.ts'
@@ -44,6 +45,9 @@ export class RegionEmit implements Emit {
   /** What the block knows of mstatus.FS: not off; dirty. */
   #fpOn = false
   #fpDirty = false
+  #groups: ReadonlyMap<Step, AccessGroup> = new Map()
+  /** Of each group: where its lowest access lies in memory. */
+  readonly #places = new Map<AccessGroup, Local<'i32'>>()
   /** After {@link run}: the condition of a branch, the target of a jump through a register. */
   condition: I32 | undefined
   target: I64 | undefined
@@ -55,9 +59,12 @@ export class RegionEmit implements Emit {
     this.#state = state(context.hartBase)
   }
 
-  /** Something else ran in between. */
-  beginBlock(): void {
+  /** Something else ran in between. @param groups of the block's accesses */
+  beginBlock(groups: ReadonlyMap<Step, AccessGroup>): void {
     this.#fpOn = this.#fpDirty = false
+    this.#groups = groups
+    this.#places.clear()
+    for (const group of new Set(groups.values())) this.#places.set(group, this.body.local('i32'))
   }
 
   run(step: Step): void {
@@ -109,12 +116,33 @@ export class RegionEmit implements Emit {
   nextPc(): I64 {
     return this.#context.address(this.#step.at + this.#step.bytes)
   }
+  address(): I64 {
+    // A member of a group goes by the group's place in memory.
+    if (this.#groups.has(this.#step)) return i64.const(0)
+    return this.hold('i64', i64.add(this.rs1(), this.imm()))
+  }
   hold<T extends ValueType>(type: T, value: Expr<T>): Expr<T> {
     return this.body.hold(type, value)
   }
 
-  /** Looks `address` up in a TLB. @returns its place in memory */
-  #probe(write: boolean, address: I64, bytes: AccessBytes, why: number): I32 {
+  /** Where a member of a group lies, as a place in memory and a distance from there; the first one looks the group up. */
+  #member(group: AccessGroup): { readonly place: I32; readonly offset: number } {
+    const place = this.#places.get(group)!
+    if (this.#step === group.members[0]) {
+      const base = this.#x(group.base)
+      const low = group.low === 0 ? base : this.hold('i64', i64.add(base, i64.const(group.low)))
+      const tested = i64.add(base, i64.const(checkedAt(group)))
+      this.body.set(place, this.#probe(group.write, low, group.bytes, LEAVE.group, tested))
+    }
+    return { place: place.get, offset: this.#operands.imm - group.low }
+  }
+
+  /**
+   * Looks `address` up in a TLB.
+   * @param tested an address that has to be in the same page, and is the one that has to be aligned
+   * @returns its place in memory
+   */
+  #probe(write: boolean, address: I64, bytes: number, why: number, tested = address): I32 {
     const { dataBank, hartBase } = this.#context
     const index = i32.and(i32.shr_u(i32.wrap(address), i32.const(8)), i32.const((TLB_ENTRIES - 1) * TLB_ENTRY_BYTES))
     const known = dataBank !== undefined
@@ -122,15 +150,26 @@ export class RegionEmit implements Emit {
     const entry = this.hold('i32', known ? index : i32.add(index, inForce))
     const bank = write ? HART_AREA.writeTlb : HART_AREA.readTlb
     const offset = known ? hartBase + bank + dataBank * TLB_BANK_BYTES : 0
-    this.#context.giveUp(i64.ne(i64.and(address, i64.const(PAGE_MASK | (bytes - 1))), i64.load(entry, offset)), why)
+    this.#context.giveUp(i64.ne(i64.and(tested, i64.const(PAGE_MASK | (bytes - 1))), i64.load(entry, offset)), why)
     return i32.add(i32.wrap(address), i32.load(entry, offset + 8))
   }
 
   load(kind: AccessName, address: I64): I64 {
     const { bytes, load } = LOADS[kind]
+    const group = this.#groups.get(this.#step)
+    if (group) {
+      const { place, offset } = this.#member(group)
+      return load(place, offset)
+    }
     return load(this.#probe(false, address, bytes, LEAVE.load))
   }
   store(bytes: AccessBytes, address: I64, value: I64): void {
+    const group = this.#groups.get(this.#step)
+    if (group) {
+      const { place, offset } = this.#member(group)
+      this.body.put(STORES[bytes](place, value, offset))
+      return
+    }
     this.body.put(STORES[bytes](this.#probe(true, address, bytes, LEAVE.store), value))
   }
   atomicAddress(bytes: 4 | 8, address: I64, write: boolean): I32 {
@@ -201,7 +240,7 @@ export class RegionEmit implements Emit {
     const source = immediate ? i64.const(rs1) : this.rs1()
     const giveUp = (condition: I32): void => this.#context.giveUp(condition, LEAVE.system)
     const written = operation !== WRITE && rs1 === 0 ? undefined : { operation, source }
-    if (imm === SSTATUS) this.beginBlock()
+    if (imm === SSTATUS) this.#fpOn = this.#fpDirty = false
     return csrCode(this.body, this.#context.hartBase, imm, written, giveUp)
   }
 

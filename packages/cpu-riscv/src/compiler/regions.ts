@@ -1,10 +1,11 @@
 import type { HartState } from '../hart/hart-state.ts'
 import { COUNTER, PRIV, WORD } from '../hart/hart-state.ts'
-import { HART_AREA, MAX_REGIONS, MMU_BANK, SLOT_BYTES } from '../hart/layout.ts'
+import { HART_AREA, LAYOUT, MAX_REGIONS, MMU_BANK, SLOT_BYTES } from '../hart/layout.ts'
 import { SLOT, SPECIAL_HANDLER, SPECIAL_HANDLERS } from '../interpreter/slots.ts'
 import type { CompiledPages } from '../mmu/code-pages.ts'
 import { FunctionBody } from '../wasm/function-body.ts'
 import { ModuleBuilder } from '../wasm/module-builder.ts'
+import { LEAVE } from './leave.ts'
 import { formRegion, type Region } from './region.ts'
 import { type RegionPage, writeRegion } from './region-code.ts'
 
@@ -21,6 +22,9 @@ const CHURN_LIMIT = 8
 const INNER_PATIENCE = 16
 /** What got less than the threshold divided by so much is no target of a jump table. */
 const RARE_SHIFT = 8
+/** The low word of a count in LAYOUT.leaves; and so many between two polls are no accident. */
+const GROUPS_LEFT = (LAYOUT.leaves + LEAVE.group * 8) >> 2
+const MAX_GROUPS_LEFT = 100
 /** Jumps that heat16 can count. */
 const MAX_PATIENCE = 0xffff
 /** What compiled code may cost, estimated: V8 keeps about 20 KiB per module, and both tiers' machine code of its functions. */
@@ -78,6 +82,9 @@ export class Regions implements CompiledPages {
   readonly #churn = new Map<number, number>()
   /** Slots that had to wait, for one reason or another, and may be compiled the next time. */
   readonly #waited = new Set<number>()
+  /** Slots of regions whose groups of accesses lay across a page boundary again and again. */
+  readonly #ungrouped = new Set<number>()
+  #groupsLeft = 0
   #pending: { readonly compiled: Compiled; readonly body: FunctionBody }[] = []
   #age = 0
   #cost = 0
@@ -118,6 +125,23 @@ export class Regions implements CompiledPages {
   /** Called now and then: makes what has waited long enough for others. */
   poll(): void {
     if (this.#pending.length > 0 && ++this.#age > PATIENCE) this.#build()
+    const { hart } = this.#options
+    const left = hart.i32[GROUPS_LEFT]
+    if (left - this.#groupsLeft > MAX_GROUPS_LEFT) this.#ungroup(hart.i32[WORD.groupSlot] >>> 0)
+    this.#groupsLeft = left
+  }
+
+  /** A region is to be compiled anew, with a look into the TLB for each access. */
+  #ungroup(slot: number): void {
+    for (const regions of this.#byPage.values()) {
+      for (const region of regions) {
+        if (region.slot !== slot || region.number === 0) continue
+        if (this.#ungrouped.size >= MAX_REGIONS) this.#ungrouped.clear()
+        this.#ungrouped.add(slot)
+        this.#end(region)
+        return
+      }
+    }
   }
 
   written(slots: number, offset: number, bytes: number): void {
@@ -229,6 +253,8 @@ export class Regions implements CompiledPages {
       fusesMultiplyAdd,
       // Programs never change theirs; a kernel opens user memory in the middle of a region.
       dataBank: hart.priv === PRIV.U ? MMU_BANK.U : undefined,
+      groups: !this.#ungrouped.has(slot),
+      slot,
       regionType: TYPE.region,
       step: FUNCTION.step,
       confirmPage: FUNCTION.confirmPage,

@@ -1,4 +1,5 @@
-import { type Emit, NEVER } from '../isa/emit.ts'
+import { LOADS } from '../interpreter/memory-access.ts'
+import { type AccessBytes, type AccessName, type Emit, NEVER } from '../isa/emit.ts'
 import type { Instruction } from '../isa/row.ts'
 import { i32, i64 } from '../wasm/expr.ts'
 import { type Expr, FunctionBody, type I32, type I64, type ValueType } from '../wasm/function-body.ts'
@@ -10,24 +11,35 @@ import { type Expr, FunctionBody, type I32, type I64, type ValueType } from '../
 export type RowKind = 'plain' | 'branch' | 'jump' | 'jumpRegister' | 'step' | 'system'
 
 /** Finds out by asking the row itself: its semantics, written against an Emit that only listens. */
-export function rowKind(row: Instruction, fusesMultiplyAdd: boolean): RowKind {
-  const key = fusesMultiplyAdd ? fused : unfused
-  let kind = key.get(row)
-  if (!kind) {
-    const listener = new Listener(fusesMultiplyAdd)
-    row.semantics(listener)
-    kind = listener.kind
-    key.set(row, kind)
-  }
-  return kind
+export const rowKind = (row: Instruction, fusesMultiplyAdd: boolean): RowKind => heard(row, fusesMultiplyAdd).kind
+
+/** A load or store at rs1 + imm. */
+export interface RowAccess {
+  readonly bytes: AccessBytes
+  readonly write: boolean
 }
-const fused = new Map<Instruction, RowKind>()
-const unfused = new Map<Instruction, RowKind>()
+
+/** The memory access of a row, if it is a load or a store. */
+export const rowAccess = (row: Instruction): RowAccess | undefined => heard(row, false).access
+
+function heard(row: Instruction, fusesMultiplyAdd: boolean): Listener {
+  const known = fusesMultiplyAdd ? fused : unfused
+  let listener = known.get(row)
+  if (!listener) {
+    listener = new Listener(fusesMultiplyAdd)
+    row.semantics(listener)
+    known.set(row, listener)
+  }
+  return listener
+}
+const fused = new Map<Instruction, Listener>()
+const unfused = new Map<Instruction, Listener>()
 
 class Listener implements Emit {
   readonly body = new FunctionBody(0)
   readonly fusesMultiplyAdd: boolean
   kind: RowKind = 'plain'
+  access: RowAccess | undefined
 
   constructor(fusesMultiplyAdd: boolean) {
     this.fusesMultiplyAdd = fusesMultiplyAdd
@@ -42,11 +54,11 @@ class Listener implements Emit {
   imm = this.#wide
   imm32 = this.#narrow
   pc = this.#wide
+  address = this.#wide
   nextPc = this.#wide
   fs1 = this.#wide
   fs2 = this.#wide
   fs3 = this.#wide
-  load = this.#wide
   fpu = this.#wide
   atomicAddress = this.#narrow
   roundingMode = this.#narrow
@@ -57,7 +69,13 @@ class Listener implements Emit {
   }
   rd(): void {}
   fd(): void {}
-  store(): void {}
+  load(kind: AccessName): I64 {
+    this.access = { bytes: LOADS[kind].bytes, write: false }
+    return i64.const(0)
+  }
+  store(bytes: AccessBytes): void {
+    this.access = { bytes, write: true }
+  }
   setReservation(): void {}
   fpEnabled(): void {}
   raise(): void {}

@@ -29,6 +29,7 @@ export const WORD = {
   staleChunks: w(LAYOUT.staleChunks32),
   quiet: w(LAYOUT.quiet32),
   regionsEnded: w(LAYOUT.regionsEnded32),
+  groupSlot: w(LAYOUT.groupSlot32),
   fatal: w(LAYOUT.fatal32),
   fatalValue: w(LAYOUT.fatalValue),
   mailbox: w(LAYOUT.mailbox),

@@ -146,6 +146,8 @@ export const LAYOUT = {
   counters: take(40),
   /** Counts regions of compiled code that ended: code that is on the stack must not go on in one. */
   regionsEnded32: take(1),
+  /** Slot of the region that was last left because a group of accesses was not in one page, see compiler/access-groups.ts. */
+  groupSlot32: take(1),
   /** How often compiled code was left, by compiler/leave.ts: u64 each. */
   leaves: take(16),
 

@@ -163,6 +163,9 @@ export class InterpreterEmit implements Emit {
   nextPc(): I64 {
     return slotPc(this.#env.hartBase, i32.add(this.#slot.get, i32.const(this.#length)))
   }
+  address(): I64 {
+    return this.hold('i64', i64.add(this.rs1(), this.imm()))
+  }
   hold<T extends ValueType>(type: T, value: Expr<T>): Expr<T> {
     return this.body.hold(type, value)
   }

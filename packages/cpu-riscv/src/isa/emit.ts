@@ -28,6 +28,8 @@ export interface Emit {
   rd(value: I64): void
   pc(): I64
   nextPc(): I64
+  /** rs1 + imm: where a load or store goes. May be used several times. */
+  address(): I64
   /** Evaluates now; the result can be used any number of times. */
   hold<T extends ValueType>(type: T, value: Expr<T>): Expr<T>
 

@@ -311,14 +311,13 @@ const fromInteger = (integer: IntegerName, p: Precision): RowDraft => {
 const loadFp = (p: Precision): RowDraft =>
   row('fpLoad', { opcode: LOAD_FP, funct3: p === S ? 2 : 3 }, (e) => {
     e.fpEnabled(true)
-    const address = e.hold('i64', i64.add(e.rs1(), e.imm()))
-    e.fd(p === S ? box(e.load('u32', address)) : e.load('i64', address))
+    e.fd(p === S ? box(e.load('u32', e.address())) : e.load('i64', e.address()))
   })
 /** Stores the register as it is: the low half of what is not a boxed single, too. */
 const storeFp = (p: Precision): RowDraft =>
   row('fpStore', { opcode: STORE_FP, funct3: p === S ? 2 : 3 }, (e) => {
     e.fpEnabled(false)
-    e.store(p.bytes, e.hold('i64', i64.add(e.rs1(), e.imm())), e.fs2())
+    e.store(p.bytes, e.address(), e.fs2())
   })
 
 /** The instructions that both precisions have, apart from conversions between the two. */

@@ -1,7 +1,7 @@
 /** Spec: RISC-V Unprivileged ISA, chapters "RV32I" and "RV64I"; Zihintpause and Zihintntl are encodings of these. */
 import { atomicFence, i32, i64 } from '../wasm/expr.ts'
 import type { I32, I64 } from '../wasm/function-body.ts'
-import type { AccessBytes, AccessName, Emit } from './emit.ts'
+import type { AccessBytes, AccessName } from './emit.ts'
 import { extension, type RowDraft, row, systemRow } from './row.ts'
 
 export const LOAD = 0x03
@@ -18,12 +18,10 @@ export const JALR = 0x67
 export const JAL = 0x6f
 export const SYSTEM = 0x73
 
-export const address = (e: Emit): I64 => e.hold('i64', i64.add(e.rs1(), e.imm()))
-
 const load = (funct3: number, kind: AccessName): RowDraft =>
-  row('load', { opcode: LOAD, funct3 }, (e) => e.rd(e.load(kind, address(e))))
+  row('load', { opcode: LOAD, funct3 }, (e) => e.rd(e.load(kind, e.address())))
 const store = (funct3: number, bytes: AccessBytes): RowDraft =>
-  row('store', { opcode: STORE, funct3 }, (e) => e.store(bytes, address(e), e.rs2()))
+  row('store', { opcode: STORE, funct3 }, (e) => e.store(bytes, e.address(), e.rs2()))
 const branch = (funct3: number, compare: (a: I64, b: I64) => I32): RowDraft =>
   row('branch', { opcode: BRANCH, funct3 }, (e) => e.branch(compare(e.rs1(), e.rs2())))
 const immediate = (funct3: number, operation: (a: I64, b: I64) => I64): RowDraft =>
@@ -47,7 +45,7 @@ export const rv64i = extension('i', {
     e.jump()
   }),
   jalr: row('jalr', { opcode: JALR }, (e) => {
-    const target = address(e)
+    const target = e.hold('i64', i64.add(e.rs1(), e.imm()))
     e.rd(e.nextPc())
     e.jumpRegister(target)
   }),
