@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { csrOffset, LAYOUT } from '../hart/layout.ts'
 import { encode } from '../isa/encode-testing.ts'
 import type { Operands } from '../isa/formats.ts'
+import { Request } from '../worker/requests.ts'
 import { Exit } from './contract.ts'
 import { FLAT_BASE, type FlatHart, type FlatOptions } from './interpreter-testing.ts'
 
