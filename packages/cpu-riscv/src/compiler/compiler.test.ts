@@ -235,5 +235,12 @@ describe('hostile code', () => {
     expect(hart.counter('regionsLive')).toBeLessThan(16_384)
     expect(hart.counter('evictions')).toBeGreaterThan(0)
     expect(hart.counter('regionsFailed')).toBe(0)
+    // The next time it knows what follows what: a region holds a hundred of the loops, and theirs are not made anew.
+    const before = hart.counter('regions')
+    hart.hart.halted = false
+    hart.hart.setX(6, 0n)
+    hart.run(first)
+    expect(hart.hart.x(6)).toBe(BigInt(blocks * 66))
+    expect(hart.counter('regions') - before).toBeLessThan(blocks / 20)
   })
 })

@@ -27,9 +27,12 @@ const GROUPS_LEFT = (LAYOUT.leaves + LEAVE.group * 8) >> 2
 const MAX_GROUPS_LEFT = 100
 /** Jumps that heat16 can count. */
 const MAX_PATIENCE = 0xffff
-/** What compiled code may cost, estimated: V8 keeps about 20 KiB per module, and both tiers' machine code of its functions. */
+/**
+ * What compiled code may cost, estimated: V8 keeps about 56 KiB per module of eight regions, and both tiers' machine code of
+ * its functions. What was dropped may stay until as much again has been made.
+ */
 const MAX_COST_BYTES = 96 * 2 ** 20
-const MODULE_COST_BYTES = 20 * 2 ** 10
+const MODULE_COST_BYTES = 56 * 2 ** 10
 const COST_PER_BYTE = 9
 
 export interface RegionsOptions {
@@ -335,8 +338,8 @@ export class Regions implements CompiledPages {
       return
     }
     this.#options.hart.i32[WORD.regionsEnded]++
-    // Undecoded: the next one to come here starts from the bytes.
-    this.#view.setUint32(region.slot, 0, true)
+    // As it was before, and cold. Whoever has written the instruction itself undecodes it next.
+    this.#view.setUint32(region.slot, this.#u16[region.number], true)
     this.#options.table.set(region.number, null)
     this.#free.push(region.number)
     region.number = 0

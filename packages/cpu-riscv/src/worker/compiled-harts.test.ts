@@ -142,3 +142,48 @@ describe('interrupts from outside of a compiled loop', () => {
     expect(b.cpu.counters().regions).toBeGreaterThan(0)
   })
 })
+
+describe('hot code without end', () => {
+  const MiB = 2 ** 20
+  const REGIONS = 100_000
+
+  it(`is hot in ${REGIONS} places, twice over, in bounded memory`, { timeout: 300_000 }, async () => {
+    // Loops of 70 rounds, four instructions each; the log hears of every 10,000th.
+    const program: number[] = words(START, addi(22, 0, 2))
+    const top = program.length
+    for (let i = 1; i <= REGIONS; i++) {
+      program.push(addi(5, 0, 70), addi(5, 5, -1), encode('add', { rd: 10, rs1: 10, rs2: 5 }), bne(5, 0, -8))
+      if (i % 10_000 === 0) program.push(encode('sw', { rs1: LOG, rs2: 0 }))
+    }
+    const back = (top - program.length - 2) * 4
+    const upper = (back + 0x800) & ~0xfff
+    program.push(
+      addi(22, 22, -1),
+      encode('beq', { rs1: 22, rs2: 0, imm: 12 }),
+      encode('auipc', { rd: 6, imm: upper }),
+      encode('jalr', { rs1: 6, imm: back - upper }),
+      ...FINISH,
+    )
+    const rss: number[] = []
+    const b = await board(Uint32Array.from(program), 1, 'jit', {
+      ramBytes: 8 * MiB,
+      compileThreshold: 60,
+      onWrite: () => void rss.push(process.memoryUsage().rss / MiB),
+    })
+    const before = process.memoryUsage().rss / MiB
+    b.start()
+    await b.finished
+    await b.cpu.pause()
+    const count = b.cpu.counters()
+    expect(b.cpu.readRegister(0, 'a0')).toBe(BigInt(REGIONS * 2 * ((70 * 69) / 2)))
+    expect(count.regions).toBeGreaterThan(REGIONS * 0.9)
+    expect(count.evictions).toBeGreaterThan(3)
+    expect(count.regionsLive).toBeLessThan(16_384)
+    expect(count.regionsFailed).toBe(0)
+    // What is compiled may cost 96 MiB, and what was given up goes only when the collector comes; the harness has its share, too.
+    expect(rss.length).toBe(20)
+    expect(Math.max(...rss) - before).toBeLessThan(350)
+    // It does not grow with what was compiled and given up: the second time is no worse than the first.
+    expect(Math.max(...rss.slice(10)) - Math.max(...rss.slice(0, 10))).toBeLessThan(100)
+  })
+})
