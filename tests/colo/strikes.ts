@@ -37,7 +37,8 @@ export function randomNumbers(seed: number): (n: number) => number {
 
 /** Generous: the machine may be busy. */
 const PATIENCE_MS = 120_000
-const TIMEOUT_MS = 1500
+/** Of the heartbeats. On a busy machine a path that lives can be silent for a second or two. */
+const TIMEOUT_MS = 6000
 const RECORDS_BETWEEN = 2
 
 /** @throws two machines that run, or none, or the wrong one; what the guest or its records say */
@@ -59,6 +60,7 @@ export async function strikeChain(
   })
   const counts = new Map<Strike, number>()
   const takeoverMs: number[] = []
+  let during = 'the start'
   const records = (count: number) => {
     const from = guest.last
     return guest.until(() => guest.last >= from + count, PATIENCE_MS)
@@ -148,6 +150,7 @@ export async function strikeChain(
       pair.prepareSpare()
       await records(1)
       await delay(random(400))
+      during = strike
       await acts[strike]()
       guest.check()
       counts.set(strike, (counts.get(strike) ?? 0) + 1)
@@ -162,7 +165,7 @@ export async function strikeChain(
     if (written < guest.last) throw new Error(`${guest.last} records were printed, and the guest knows of ${written}`)
     return { counts, takeoverMs, printed: guest.printed, unseen: guest.unseen }
   } catch (error) {
-    throw new Error(`seed ${seed}: ${(error as Error).message}\n${pair.logs}\n${guest.text.slice(-1000)}`, {
+    throw new Error(`seed ${seed}, ${during}: ${(error as Error).message}\n${pair.logs}\n${guest.text.slice(-1000)}`, {
       cause: error,
     })
   } finally {
