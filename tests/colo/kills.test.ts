@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { findLinuxGuest, linuxGuestMissing } from '../../tooling/guest/linux-guest.ts'
 import { chainOfKills } from './chain-of-kills.ts'
+import { RecordGuest } from './record-guest.ts'
 import { strikeChain } from './strikes.ts'
 
 /** More of it: `pnpm colo:kills`. */
@@ -21,7 +22,7 @@ describe.skipIf(missing && !process.env.FERRY_REQUIRE_QEMU)('Linux that writes n
     if (missing) throw new Error(`FERRY_REQUIRE_QEMU asks for Linux, and there is ${missing}`)
     const seed = Date.now() % 2 ** 32
     const strikes = ['kill primary', 'cut path 1', 'cut link', 'kill primary'] as const
-    const { counts, printed } = await strikeChain(linux!, strikes, seed)
+    const { counts, printed } = await strikeChain((folder) => new RecordGuest(linux!, folder), strikes, seed)
     expect([...counts]).toEqual([
       ['kill primary', 2],
       ['cut path 1', 1],

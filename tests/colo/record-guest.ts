@@ -49,8 +49,34 @@ if [ -z "$verdict" ]; then echo "VERDICT ok records=$n"; else echo "VERDICT FAIL
 /** What the kernel says when something is lost or stuck. */
 const complaints = /\b(BUG:|Oops|Kernel panic|I\/O error|detected stall|soft lockup|blocked for more than|WARNING:)/
 
-export class RecordGuest {
+/** A guest that strikes are made at: prints numbers, and knows what has to be on its disk by then. */
+export interface StruckGuest {
   /** Of `emu run`. */
+  readonly args: readonly string[]
+  /** Of the last line that was printed. */
+  readonly last: number
+  readonly printed: number
+  /** Numbers that were never let out: held by a machine when it died. */
+  readonly unseen: number
+  readonly text: string
+  /** What it said when it was told to end. */
+  readonly verdict: { readonly ok: boolean; readonly text: string; readonly records: number } | undefined
+  /** To be typed to make it end. */
+  readonly quit: string
+  /** Takes what a machine printed, cut anywhere; machines come in the order in which they ran. */
+  push(text: string): void
+  /** One more row may be torn. */
+  machineDied(): void
+  /** @throws whatever is wrong by now */
+  check(): void
+  /** After the verdict. @throws */
+  checkAll(): void
+  /** Resolves as soon as `condition` holds, looked at after each piece of output. @throws after `timeoutMs` */
+  until(condition: () => boolean, timeoutMs: number): Promise<void>
+}
+
+export class RecordGuest implements StruckGuest {
+  readonly quit = 'q\n'
   readonly args: readonly string[]
   readonly #disk: string
   /** By number: its lcg. */
@@ -64,7 +90,7 @@ export class RecordGuest {
   #parsed = 0
   /** Rows that a kill cut: one per machine that died while it printed. */
   #torn = 0
-  verdict: { ok: boolean; text: string; records: number } | undefined
+  verdict: StruckGuest['verdict']
 
   constructor(guest: LinuxGuest, folder: string) {
     this.#disk = createDisk(join(folder, 'disk.img'), DISK_BYTES)
@@ -77,7 +103,6 @@ export class RecordGuest {
     ]
   }
 
-  /** Number of the last record that was printed. */
   get last(): number {
     return this.#last
   }
@@ -86,7 +111,6 @@ export class RecordGuest {
     return this.#printed.size
   }
 
-  /** Records that went on the disk and were never seen: held by a machine when it died. */
   get unseen(): number {
     return this.#last - this.#printed.size
   }
@@ -95,7 +119,6 @@ export class RecordGuest {
     return this.#text
   }
 
-  /** Takes what a machine printed, cut anywhere; machines come in the order in which they ran. */
   push(text: string): void {
     this.#text += text
     for (let end = this.#text.indexOf('\n', this.#parsed); end >= 0; end = this.#text.indexOf('\n', this.#parsed)) {
@@ -105,7 +128,6 @@ export class RecordGuest {
     for (const wake of this.#wakers) wake()
   }
 
-  /** Rows that are torn are nobody's fault so often. */
   machineDied(): void {
     this.#torn++
   }
@@ -141,7 +163,6 @@ export class RecordGuest {
     this.check()
   }
 
-  /** @throws after `timeoutMs` */
   until(condition: () => boolean, timeoutMs: number): Promise<void> {
     return new Promise((resolve, reject) => {
       const wake = () => {

@@ -1,10 +1,12 @@
 /**
- * `pnpm colo:kills [--primary=100] [--secondary=100] [--link=50] [--path=50] [--both=10] [--freeze=10] [--seed=N] [--chain=25]`:
+ * `pnpm colo:kills [--primary=100] [--secondary=100] [--link=50] [--path=50] [--both=10] [--freeze=10] [--seed=N] [--chain=25] [--guest=linux]`:
  * strikes at the machines of a COLO pair, in random order, so many of each kind, and says what it took. A guest lives through
- * `--chain` of them, then another one begins. Linux from ../shared/guest or `pnpm guest:fetch`.
+ * `--chain` of them, then another one begins: Linux (`pnpm guest:fetch`), or the embedded guest, which is quicker.
  */
 import { parseArgs } from 'node:util'
 import { findLinuxGuest, linuxGuestMissing } from '../../tooling/guest/linux-guest.ts'
+import { embeddedStruckGuest } from './embedded-struck-guest.ts'
+import { RecordGuest } from './record-guest.ts'
 import { randomNumbers, STRIKES, type Strike, strikeChain } from './strikes.ts'
 
 const number = (fallback: number) => ({ type: 'string', default: String(fallback) }) as const
@@ -18,10 +20,15 @@ const { values } = parseArgs({
     freeze: number(10),
     chain: number(25),
     seed: number(Date.now() % 2 ** 32),
+    guest: { type: 'string', default: 'linux' },
   },
 })
-const guest = findLinuxGuest()
-if (!guest?.opensbi) throw new Error(linuxGuestMissing() ?? 'no OpenSBI firmware (package opensbi)')
+const linux = findLinuxGuest()
+if (values.guest === 'linux' && !linux?.opensbi) {
+  throw new Error(linuxGuestMissing() ?? 'no OpenSBI firmware (package opensbi)')
+}
+const createGuest = (folder: string) =>
+  values.guest === 'linux' ? new RecordGuest(linux!, folder) : embeddedStruckGuest(folder)
 const seed = Number(values.seed)
 const wanted: Record<Strike, number> = {
   'kill primary': Number(values.primary),
@@ -44,7 +51,7 @@ const takeoverMs: number[] = []
 const totals = new Map<Strike, number>()
 let [printed, unseen, chains] = [0, 0, 0]
 for (let at = 0; at < strikes.length; at += Number(values.chain)) {
-  const outcome = await strikeChain(guest, strikes.slice(at, at + Number(values.chain)), seed + at, console.log)
+  const outcome = await strikeChain(createGuest, strikes.slice(at, at + Number(values.chain)), seed + at, console.log)
   for (const [strike, count] of outcome.counts) totals.set(strike, (totals.get(strike) ?? 0) + count)
   takeoverMs.push(...outcome.takeoverMs)
   printed += outcome.printed
@@ -57,7 +64,7 @@ const at = (share: number) =>
 console.log(`seed ${seed}: ${[...totals].map(([strike, count]) => `${count} x ${strike}`).join(', ')}`)
 console.log(`the right one went on every time, never two; ${Math.round((performance.now() - began) / 1000)} s`)
 console.log(
-  `${printed} records printed by ${chains} guests, all of them on the disk and in memory, none twice; ${unseen} never let out`,
+  `${printed} numbers printed by ${chains} guests (${values.guest}), all of them on the disk and in memory, none twice; ${unseen} never let out`,
 )
 if (takeoverMs.length > 0)
   console.log(`from the kill of a primary to the next record: ${at(0.5)} ms (p50), ${at(0.99)} ms (p99)`)

@@ -3,9 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { LinuxGuest } from '../../tooling/guest/linux-guest.ts'
 import { ColoProcesses, type Role, type Side } from './colo-processes.ts'
-import { RecordGuest } from './record-guest.ts'
+import type { StruckGuest } from './record-guest.ts'
 
 export const STRIKES = [
   'kill primary',
@@ -43,14 +42,14 @@ const RECORDS_BETWEEN = 2
 
 /** @throws two machines that run, or none, or the wrong one; what the guest or its records say */
 export async function strikeChain(
-  guestFiles: LinuxGuest,
+  createGuest: (folder: string) => StruckGuest,
   strikes: readonly Strike[],
   seed: number,
   report: (line: string) => void = () => {},
 ): Promise<StruckOutcome> {
   const folder = mkdtempSync(join(tmpdir(), 'ferryvm-strikes-'))
   const random = randomNumbers(seed)
-  const guest = new RecordGuest(guestFiles, folder)
+  const guest = createGuest(folder)
   const pair = new ColoProcesses({
     folder,
     args: guest.args,
@@ -157,7 +156,7 @@ export async function strikeChain(
       report(`${n + 1} of ${strikes.length}: ${strike}; ${guest.printed} records`)
     }
     if (pair.secondary) await kill(pair.secondary, 'primary')
-    pair.primary.serial.write('q\n')
+    pair.primary.serial.write(guest.quit)
     await guest.until(() => guest.verdict !== undefined, PATIENCE_MS)
     const { ok, text, records: written } = guest.verdict!
     if (!ok) throw new Error(text)
