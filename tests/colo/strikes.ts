@@ -91,17 +91,12 @@ export async function strikeChain(
   }
   /** Both sides notice, and nothing else happens; then it comes back. */
   const losePath = async (path: 0 | 1) => {
-    const sides = [pair.primary, pair.secondary!]
+    // A machine that was in another pair has said such things before.
+    const sides = [pair.primary, pair.secondary!].map(({ process: { out } }) => ({ out, from: out.stderr.length }))
     const say = async (what: string) => {
       const line = `heartbeat path ${path + 1} ${what}`
       for (const end = performance.now() + PATIENCE_MS; ; await delay(10)) {
-        if (
-          sides.every(
-            ({ process }) =>
-              process.out.stderr.lastIndexOf('heartbeat path') >= 0 && lastAbout(process.out.stderr, path) === line,
-          )
-        )
-          return
+        if (sides.every(({ out, from }) => out.stderr.includes(line, from))) return
         if (performance.now() > end) throw new Error(`no "${line}" on both sides`)
       }
     }
@@ -172,6 +167,3 @@ export async function strikeChain(
     rmSync(folder, { recursive: true, force: true })
   }
 }
-
-const lastAbout = (log: string, path: number): string | undefined =>
-  [...log.matchAll(new RegExp(`heartbeat path ${path + 1} is (silent|back)`, 'g'))].at(-1)?.[0]
