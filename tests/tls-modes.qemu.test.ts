@@ -68,12 +68,28 @@ const cases = MODES.flatMap((mode, m) =>
   ),
 )
 
-describe('over TLS', { timeout: 120_000 }, () => {
+describe('over TLS', { timeout: 300_000 }, () => {
   for (const { mode, pair, kind } of cases) {
     const skipped = missing !== undefined || (pair.includes('10.0') && no10 !== undefined)
-    it.skipIf(skipped)(`${mode.name}: ${pair.join(' to ')}, ${kind}`, () => moves(mode, pair, kind))
+    it.skipIf(skipped)(`${mode.name}: ${pair.join(' to ')}, ${kind}`, () => guarded(mode, pair, kind))
   }
 })
+
+const ATTEMPTS = 4
+
+/** Stock 7.2 loses dirty pages of a busy guest now and then, with TLS or without (docs/stock-qemu.md): that is tried again. */
+async function guarded(mode: Mode, pair: readonly [PeerKind, PeerKind], kind: (typeof KINDS)[number]): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await moves(mode, pair, kind)
+      return
+    } catch (error) {
+      const damaged = /\bERR \d+ (mem|disk)-/.test((error as Error).message)
+      if (!damaged || pair[0] !== '7.2' || attempt === ATTEMPTS) throw error
+      console.warn(`stock 7.2 lost a page (${mode.name}, attempt ${attempt})`)
+    }
+  }
+}
 
 let guests = 0
 
@@ -115,10 +131,14 @@ async function moves(mode: Mode, pair: readonly [PeerKind, PeerKind], kind: (typ
   await sent
   await arrived
   const { lines } = guest
-  await guest.until((g) => g.lines > lines + 3, 30_000)
+  const unharmed = () => {
+    if (guest.problems.length > 0) throw new Error(guest.problems.slice(0, 5).join(' | '))
+  }
+  await guest.until((g) => g.lines > lines + 3 || g.problems.length > 0, 30_000)
+  unharmed()
   to.type('q')
   await guest.until((g) => g.verdicts.length > 0, 30_000)
-  expect(guest.problems).toEqual([])
+  unharmed()
   expect(guest.verdicts[0]).toMatchObject({ ok: true })
 }
 

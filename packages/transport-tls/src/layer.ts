@@ -1,4 +1,4 @@
-import { isIP } from 'node:net'
+import { isIP, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { checkServerIdentity, connect, createServer, type DetailedPeerCertificate, type TLSSocket } from 'node:tls'
 import { type Channel, ChannelClosedError, type ChannelLayer } from '@ferryvm/core'
@@ -8,7 +8,7 @@ import { toDuplex } from './channel-duplex.ts'
 import type { TlsCredentials, TlsEndpoint } from './credentials.ts'
 import { distinguishedName } from './distinguished-name.ts'
 import { TlsCredentialsError, TlsHandshakeError } from './errors.ts'
-import { RecordTail } from './record-tail.ts'
+import { RecordTail, SocketTail, type StreamTail } from './record-tail.ts'
 import { handshakeError, hostNameError } from './refusal.ts'
 
 export interface TlsOptions {
@@ -39,16 +39,28 @@ export function tls(options: TlsOptions): ChannelLayer {
       }
       if (authorization && role === 'server') checkNamesAreShown(credentials)
       signal.throwIfAborted()
-      const tail = new RecordTail()
-      const duplex = toDuplex(channel, (bytes) => tail.push(bytes))
+      const { duplex, tail } = wireOf(channel)
       const start = role === 'client' ? startClient : startServer
       const ended = () => handshakeError({ code: 'ECONNRESET' }, credentials)
       const secure = await handshake(duplex, signal, handshakeTimeoutMs, ended, (done, fail) =>
         start(duplex, credentials, { hostname: hostname ?? '', authorization }, done, fail),
       )
+      tail.handshakeIsOver()
       return new TlsChannel(secure, channel, tail, role)
     },
   }
+}
+
+/** A socket of Node itself where there is one: encryption works on it without JavaScript for each record. */
+function wireOf(channel: Channel): { duplex: Duplex; tail: StreamTail } {
+  const socket = channel.detach?.()
+  if (socket instanceof Socket) {
+    // An end in the handshake is an end; see `handshake` for after it.
+    socket.allowHalfOpen = false
+    return { duplex: socket, tail: new SocketTail(socket) }
+  }
+  const tail = new RecordTail()
+  return { duplex: (socket as Duplex | undefined) ?? toDuplex(channel, (bytes) => tail.push(bytes)), tail }
 }
 
 /** The credentials for that role. @throws TlsCredentialsError there are only some for the other one */
@@ -98,7 +110,8 @@ const startClient: Start = (duplex, credentials, { hostname }, done, fail) => {
     rejectUnauthorized: false,
     checkServerIdentity: () => undefined,
   })
-  socket.once('error', (error) => fail(handshakeError(error, credentials)))
+  // Not once: what `fail` does to the socket below comes back as another one.
+  socket.on('error', (error) => fail(handshakeError(error, credentials)))
   socket.once('secureConnect', () => {
     if (!needsHostname(credentials)) {
       done(socket)
@@ -219,6 +232,7 @@ function handshake(
     try {
       start((socket) => {
         settle()
+        socket.allowHalfOpen = true
         // At once: an end that comes before anybody listens would not come again.
         resolve(fromDuplex(socket))
       }, fail)
@@ -232,13 +246,13 @@ class TlsChannel implements Channel {
   readonly features: Channel['features']
   readonly #inner: Channel
   readonly #secure: Channel
-  readonly #tail: RecordTail
+  readonly #tail: StreamTail
   readonly #role: TlsEndpoint
   /** The peer has said something. */
   #heard = false
   #closed = false
 
-  constructor(secure: Channel, inner: Channel, tail: RecordTail, role: TlsEndpoint) {
+  constructor(secure: Channel, inner: Channel, tail: StreamTail, role: TlsEndpoint) {
     this.#inner = inner
     this.#secure = secure
     this.features = this.#secure.features

@@ -1,3 +1,5 @@
+import type { Socket } from 'node:net'
+
 /** Content types of a TLS record. Spec: RFC 8446, section 5.1. */
 const ALERT = 21
 const APPLICATION_DATA = 23
@@ -5,16 +7,45 @@ const HEADER_BYTES = 5
 /** TLS 1.3 hides an alert in application data: level, description, true type, and a tag of 16 bytes. Section 5.2. */
 const SEALED_ALERT_BYTES = 2 + 1 + 16
 
+/** Whether a stream that ended was ended on purpose, or cut. To be asked only while no data has arrived. */
+export interface StreamTail {
+  handshakeIsOver(): void
+  readonly endsWithAlert: boolean
+}
+
+/**
+ * Of a socket whose records nobody sees: what came behind the handshake, and was no data, was an alert. A server of TLS 1.3 may have sent
+ * session tickets as well; its end then passes for one on purpose.
+ */
+export class SocketTail implements StreamTail {
+  readonly #socket: Socket
+  #handshakeBytes = 0
+
+  constructor(socket: Socket) {
+    this.#socket = socket
+  }
+
+  handshakeIsOver(): void {
+    this.#handshakeBytes = this.#socket.bytesRead
+  }
+
+  get endsWithAlert(): boolean {
+    return this.#socket.bytesRead > this.#handshakeBytes
+  }
+}
+
 /**
  * Follows the records that arrive, to know whether the last one was an alert: a stream that ends with close_notify was ended
  * on purpose, one that ends without it was cut. Two bytes of data are as long as a sealed alert, so ask only while no data
  * has arrived.
  */
-export class RecordTail {
+export class RecordTail implements StreamTail {
   readonly #header = new Uint8Array(HEADER_BYTES)
   #headerBytes = 0
   #bodyLeft = 0
   #length = 0
+
+  handshakeIsOver(): void {}
 
   get endsWithAlert(): boolean {
     if (this.#bodyLeft > 0 || this.#headerBytes < HEADER_BYTES) return false

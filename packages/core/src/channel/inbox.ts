@@ -55,6 +55,13 @@ export class Inbox {
     this.#serve()
   }
 
+  /** Everything that waits, for somebody else; undefined: a part was read already, or somebody waits. */
+  takeAll(): Uint8Array[] | undefined {
+    if (this.#reader || this.#headRead > 0 || this.#ended || this.#failure) return undefined
+    this.#bytes = 0
+    return this.#chunks.splice(0)
+  }
+
   read(into: Uint8Array): number | Promise<number> {
     if (into.length === 0) throw new RangeError('a read needs room for one byte')
     if (this.#reader) throw new TypeError('a read of this channel is already waiting')

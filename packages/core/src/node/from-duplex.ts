@@ -17,7 +17,9 @@ export function fromDuplex(stream: Duplex): Channel {
   let broken: ChannelClosedError | undefined
   const waiting = new Set<(error: Error) => void>()
   // `drained` asks for the next chunk; between reads the stream is left paused, which is the back-pressure.
-  const inbox = new Inbox(state, pull, stream.constructor === Socket ? freeBuffer : undefined)
+  const inbox = new Inbox(state, pull, ownsItsChunks(stream) ? freeBuffer : undefined)
+  let touched = false
+  let detached = false
 
   function pull(): void {
     if (readShut || state.closed || inbox.bytes > 0) return
@@ -31,11 +33,14 @@ export function fromDuplex(stream: Duplex): Channel {
     for (const reject of waiting) reject(broken)
     waiting.clear()
   }
+  const listeners = {
+    readable: pull,
+    end: () => inbox.end(),
+    error: (error: Error) => fail(asChannelClosed(error)),
+    close: () => fail(new ChannelClosedError('the connection is closed')),
+  }
   stream.pause()
-  stream.on('readable', pull)
-  stream.on('end', () => inbox.end())
-  stream.on('error', (error) => fail(asChannelClosed(error)))
-  stream.on('close', () => fail(new ChannelClosedError('the connection is closed')))
+  for (const [event, listener] of Object.entries(listeners)) stream.on(event, listener)
 
   function write(buffers: readonly Uint8Array[]): Promise<void> {
     if (state.closed) return Promise.reject(state.error())
@@ -43,6 +48,7 @@ export function fromDuplex(stream: Duplex): Channel {
     if (stream.writableEnded) return Promise.reject(new ChannelClosedError('this direction was shut down'))
     const filled = buffers.filter((buffer) => buffer.length > 0)
     if (filled.length === 0) return Promise.resolve()
+    touched = true
     return new Promise((resolve, reject) => {
       waiting.add(reject)
       const last = filled.length - 1
@@ -63,13 +69,31 @@ export function fromDuplex(stream: Duplex): Channel {
     })
   }
 
+  function detach(): Duplex | undefined {
+    if (touched || state.closed || broken || stream.destroyed || stream.readableEnded) return undefined
+    const chunks = inbox.takeAll()
+    if (!chunks) return undefined
+    for (const [event, listener] of Object.entries(listeners)) stream.off(event, listener)
+    stream.on('error', () => {}) // whoever has it now hears of it as well
+    for (const chunk of chunks.reverse()) stream.unshift(chunk)
+    detached = true
+    inbox.fail(new ChannelClosedError('the channel was given away'))
+    broken = new ChannelClosedError('the channel was given away')
+    return stream
+  }
+
   // Gone once the peer has hung up, so it is asked for now. A unix socket has none.
   const remoteAddress = stream instanceof Socket ? stream.remoteAddress : undefined
   return {
     features: FEATURES,
     ...(remoteAddress !== undefined && { remoteAddress }),
-    read: (into) => inbox.read(into),
+    read(into) {
+      touched = true
+      return inbox.read(into)
+    },
     write,
+    // Only what Node reads and writes by itself is worth it.
+    ...(stream.constructor === Socket && { detach }),
     async shutdown(how) {
       state.throwIfClosed()
       if (how !== 'read' && !stream.writableEnded) {
@@ -95,6 +119,8 @@ export function fromDuplex(stream: Duplex): Channel {
       if (!state.close(reason)) return
       const error = state.error()
       inbox.drop(error)
+      // Its owner has ended it, or has let it go.
+      if (detached) stream.destroy()
       const unsent = waiting.size > 0
       for (const reject of waiting) reject(error)
       waiting.clear()
@@ -109,6 +135,10 @@ export function fromDuplex(stream: Duplex): Channel {
     },
   }
 }
+
+/** A TLS socket as well: see node:tls, `encrypted`. */
+const ownsItsChunks = (stream: Duplex): boolean =>
+  stream.constructor === Socket || (stream as { encrypted?: unknown }).encrypted === true
 
 /**
  * A socket makes an ArrayBuffer for every read; nobody else has it. Left to the garbage collector, they bring on a full
