@@ -19,6 +19,7 @@ import { acceptChannels } from './multifd/accept-channels.ts'
 import { IncomingMultifd } from './multifd/incoming-multifd.ts'
 import type { MultifdCompression } from './multifd/multifd-packet.ts'
 import { IncomingPostcopy } from './postcopy/incoming-postcopy.ts'
+import { prepareSections } from './prepare-sections.ts'
 import { compressedPageDecoder } from './ram/compress/compressed-pages.ts'
 import { mappedRamSession } from './ram/mapped/mapped-load.ts'
 import { ReturnPathSender } from './return-path.ts'
@@ -65,6 +66,8 @@ export class IncomingMigration {
     const context = this.#context
     const seal = context.machine.sections.seal()
     try {
+      await prepareSections(context.machine.sections)
+      this.#abort.signal.throwIfAborted()
       const { channel, reader } = await this.#accept()
       this.#channel = channel
       context.setStatus('active')

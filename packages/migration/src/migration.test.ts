@@ -1,6 +1,6 @@
 import { type AddressInfo, connect, createServer } from 'node:net'
 import { FerryError, nextTurn } from '@ferryvm/core'
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, vi } from 'vitest'
 import { tcp, unix } from '../../transport-socket/src/index.ts'
 import { createMigration, type Migration, type MigrationStatus } from './index.ts'
 import { createFakeMachine, type FakeMachine, type FakeMachineOptions } from './testing/fake-machine.ts'
@@ -412,4 +412,19 @@ describe('failure', () => {
     expect(detected).toBeGreaterThan(120)
     expect(tried).toBeGreaterThan(2000)
   })
+})
+
+it('the code of all sections is there before the guest stands still, on both sides', async () => {
+  const { a, b } = pair({ ramPages: 8 })
+  const prepared = [a, b].flatMap(({ machine }) =>
+    machine.sections.entries().flatMap(({ device }) => (device ? [vi.spyOn(device, 'prepare')] : [])),
+  )
+  const atStop: number[] = []
+  a.machine.on('stop', () => atStop.push(...prepared.map(({ mock }) => mock.calls.length)))
+  a.machine.start()
+  const arriving = await b.migration.incoming('loop:x')
+  await a.migration.migrate(arriving.uri)
+  await arriving.done
+  expect(atStop.length).toBeGreaterThanOrEqual(4)
+  expect(Math.min(...atStop)).toBeGreaterThan(0)
 })

@@ -18,6 +18,7 @@ import { Forecaster } from './forecast/forecaster.ts'
 import type { OutgoingMultifd } from './multifd/outgoing-multifd.ts'
 import { OutgoingPostcopy, type PostcopyLink } from './postcopy/outgoing-postcopy.ts'
 import { PageSource } from './postcopy/page-source.ts'
+import { prepareSections } from './prepare-sections.ts'
 import { receiveReturnPath } from './return-path.ts'
 
 /** How long a cancel waits for a destination that already has everything and may just be starting the guest. */
@@ -159,6 +160,8 @@ export class OutgoingMigration {
       await multifd?.open(transport, address, { signal, log, capabilities: capabilities.on })
       signal.throwIfAborted()
       if (context.capabilities.get('postcopy-ram')) this.#postcopy = this.#preparePostcopy(transport, address)
+      await prepareSections(context.machine.sections)
+      signal.throwIfAborted()
       const pair = await this.#send(channel)
       this.#phase = 'committed'
       await pair?.()

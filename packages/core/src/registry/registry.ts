@@ -61,6 +61,8 @@ export interface SectionEntry {
     needed(): boolean
     /** The layout that reads this version: the section's own, or else an alternative. */
     layout(version: number): SectionLayout | undefined
+    /** Generates the code of all layouts now. */
+    prepare(): void
   }
 }
 

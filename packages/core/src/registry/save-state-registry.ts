@@ -102,6 +102,9 @@ export function createSaveStateRegistry(): SaveStateRegistry {
       }))
       const layout = (version: number) =>
         layouts.find((l) => version >= l.vmstate.minimumVersion && version <= l.vmstate.version)
+      const prepare = () => {
+        for (const { codec } of layouts) codec.prepare()
+      }
       const entry: SectionEntry = {
         idstr,
         instanceId,
@@ -109,7 +112,7 @@ export function createSaveStateRegistry(): SaveStateRegistry {
         version: vmstate.version,
         sectionId: nextSectionId++,
         owner: options.owner ?? idstr,
-        device: { vmstate, codec: layouts[0]!.codec, state, needed, layout },
+        device: { vmstate, codec: layouts[0]!.codec, state, needed, layout, prepare },
       }
       return insert(entry, compat)
     },

@@ -13,6 +13,8 @@ import type { TableCodec } from './table-codec.ts'
  */
 export interface VmstateCodec<S> {
   readonly engine: 'generated' | 'interpreted' | 'emitted'
+  /** Generates the code now. Else that happens at first use, and a migrating guest stands still meanwhile. */
+  prepare(): void
   /** Always synchronous: a section is appended to a growing buffer, flushing is the stream's business. */
   save(state: S, out: QEMUFileWriter): void
   /**
@@ -52,6 +54,7 @@ function codecOf<S>(vmstate: Vmstate<S>, engine: VmstateCodec<S>['engine'], make
   const table = (): TableCodec => (made ??= make())
   return {
     engine,
+    prepare: () => void table(),
     save(state, out) {
       try {
         table().save(state, out, vmstate.version)
