@@ -35,7 +35,8 @@ function connect({ monitor }: ReturnType<typeof setup>) {
   fromMonitor.on('end', () => (ended = true))
   let taken = 0
   const next = async (): Promise<any> => {
-    for (let i = 0; i < 2000; i++) {
+    // By the clock: some replies wait for a file, and turns are short.
+    for (const until = performance.now() + 20_000; performance.now() < until; ) {
       const end = text.indexOf('\r\n', taken)
       if (end >= 0) {
         const line = text.slice(taken, end)
