@@ -44,6 +44,17 @@ describe('emu run: what is wrong is said in one line, and the exit status says f
     [['-device', 'intel-iommu,aw-bits=40'], /aw-bits/],
     [['-plugin', './nothing.js'], /--plugin .\/nothing.js: cannot be loaded/],
     [['-incoming', 'carrier-pigeon:7'], /carrier-pigeon/],
+    [['-chardev', 'null'], /-chardev null: id= is missing/],
+    [['-chardev', 'pty,id=c'], /-chardev pty,id=c: Node cannot make pseudo terminals/],
+    [['-chardev', 'socket,id=c'], /-chardev socket,id=c: needs path= or port=/],
+    [['-device', 'virtconsole'], /no bus takes virtio-serial devices/],
+    [['-device', 'virtio-serial-pci', '-device', 'virtconsole,chardev=c'], /there is no -chardev with id=c/],
+    [['-netdev', 'tap,id=n'], /-netdev tap,id=n: unsupported type \(there are: user, stream/],
+    [['-netdev', 'user,id=n,hostfwd=tcp::1-:2'], /'hostfwd' is not supported/],
+    [['-netdev', 'stream,id=n,addr.type=inet,addr.host=127.0.0.1,addr.port=1'], /-netdev stream,id=n: .*ECONNREFUSED/],
+    [['-netdev', 'user,id=n', '-netdev', 'user,id=n'], /id=n is taken/],
+    [['-device', 'virtio-net-pci,netdev=n'], /there is no -netdev with id=n/],
+    [['-nic', 'user'], /-nic user: only none is supported/],
     [['-serial', 'tcp:nowhere'], /is not unix:PATH or tcp:HOST:PORT/],
   ])('%j', { timeout: 30_000 }, async (args, message) => {
     expect(await refused(['run', '-serial', 'none', ...args])).toMatch(message)

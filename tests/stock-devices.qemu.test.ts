@@ -1,10 +1,19 @@
-/** Linux with a virtio console, a virtio serial port, moves between `emu` and stock QEMU, both ways. */
-import { writeFileSync } from 'node:fs'
+/** Linux with a virtio console, a virtio serial port and two network cards moves between `emu` and stock QEMU, both ways. */
+import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { virtconsole, virtioSerial, virtserialport } from '@ferryvm/devices-virtio'
+import { virtconsole, virtioNet, virtioSerial, virtserialport } from '@ferryvm/devices-virtio'
+import { slirp, UserNet } from '@ferryvm/netdev'
+import { StreamNet } from '@ferryvm/netdev/node'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { buildLinuxInitramfs, findLinuxGuest, linuxGuestMissing } from '../tooling/guest/linux-guest.ts'
+import {
+  buildLinuxInitramfs,
+  diskModules,
+  findLinuxGuest,
+  linuxGuestMissing,
+  readModules,
+} from '../tooling/guest/linux-guest.ts'
+import { Lan } from './harness/lan.ts'
 import { createPeer, movePeer, type Peer, type PeerBoot, type PeerKind, type PeerRole } from './harness/peers.ts'
 import { Wire } from './harness/wire.ts'
 import { stockQemu10Missing } from './stock-qemu/stock-10.ts'
@@ -14,6 +23,8 @@ const required = Boolean(process.env.CI || process.env.FERRY_REQUIRE_QEMU)
 const missing = stockQemuMissing() ?? linuxGuestMissing()
 const no10 = stockQemu10Missing()
 for (const reason of [missing, no10]) if (reason) console.warn(`skipped: ${reason}`)
+/** Debian has it in a package of its own (ipxe-qemu). */
+const stockHasRom = existsSync('/usr/lib/ipxe/qemu/efi-virtio.rom')
 
 type Bus = 'pcie.0' | 'virtio-mmio'
 interface Here {
@@ -21,12 +32,20 @@ interface Here {
   readonly console: Wire
   readonly port: Wire
 }
+const MACS = ['52:54:00:12:34:56', '52:54:00:12:34:57'] as const
+const NEIGHBOUR = '10.1.0.2'
+const PORT_NAME = 'org.ferryvm.test'
 
+/** eth0 is in the user network, eth1 in a network with another guest. */
 const GUEST = [
+  'until p=$(ls /dev/vport*p1) && [ -c /dev/hvc0 ] && [ -e /sys/class/net/eth1 ]; do sleep 1; done',
   '(while read l; do echo "console $l."; done) </dev/hvc0 >/dev/hvc0 &',
-  '(while read l <&3; do echo "port $l." >&3; done) 3<>/dev/vport0p1 &',
-  'cat /sys/class/virtio-ports/vport0p1/name; echo ready$((6 * 7))',
+  '(while read l <&3; do echo "port $l." >&3; done) 3<>$p &',
+  'ip link set eth0 up; ip link set eth1 up; udhcpc -i eth0 -n -q -s /bin/true 2>&1 | grep lease',
+  'ip addr add 10.0.2.15/24 dev eth0; ip addr add 10.1.0.1/24 dev eth1',
+  'cat /sys/class/virtio-ports/*p1/name; echo ready$((6 * 7))',
 ]
+const BOOTED = [PORT_NAME, 'lease of 10.0.2.15 obtained', 'ready42']
 
 let folder: ReturnType<typeof scratchFolder>
 beforeEach(() => {
@@ -35,27 +54,68 @@ beforeEach(() => {
 afterEach(() => folder.remove())
 
 let machines = 0
-async function create(kind: PeerKind, role: PeerRole, bus: Bus, boot: PeerBoot): Promise<Here> {
+async function create(kind: PeerKind, role: PeerRole, bus: Bus, boot: PeerBoot, lan: Lan): Promise<Here> {
   const id = ++machines
+  const lanPort = await lan.plug()
   if (kind.startsWith('emu')) {
     const [console, port] = [new Wire(), new Wire()]
+    const network = new UserNet()
+    const cable = await StreamNet.open({ address: { host: '127.0.0.1', port: lanPort } })
     const devices = [
+      slirp({ network }),
       virtioSerial({}, { bus }),
       virtconsole({ chardev: console }),
-      virtserialport({ chardev: port, name: 'org.ferryvm.test' }),
+      virtserialport({ chardev: port, name: PORT_NAME }),
+      // Of two slots of virtio-mmio, Linux numbers the one with the lower address first: there the last device.
+      ...inOrder(bus, [
+        virtioNet({ netdev: network, mac: MACS[0], romfile: '' }, { bus }),
+        virtioNet({ netdev: cable, mac: MACS[1], ...(!stockHasRom && { romfile: '' }) }, { bus }),
+      ]),
     ]
-    return { peer: await createPeer(kind, role, { ...boot, devices }, folder.path), console, port }
+    const peer = await createPeer(kind, role, { ...boot, devices }, folder.path)
+    return { peer, console, port }
   }
   const paths = ['console', 'port'].map((name) => join(folder.path, `${name}-${id}`))
-  const chardevs = paths.flatMap((path, i) => ['-chardev', `socket,id=c${i},path=${path},server=on,wait=off`])
+  const suffix = bus === 'pcie.0' ? 'pci' : 'device'
+  const rom = (has: boolean) => (bus === 'pcie.0' && !has ? ',romfile=' : '')
   const stockArgs = [
-    ...chardevs,
-    ...['-device', bus === 'pcie.0' ? 'virtio-serial-pci' : 'virtio-serial-device'],
-    ...['-device', 'virtconsole,chardev=c0', '-device', 'virtserialport,chardev=c1,name=org.ferryvm.test'],
+    ...paths.flatMap((path, i) => ['-chardev', `socket,id=c${i},path=${path},server=on,wait=off`]),
+    ...['-netdev', 'user,id=n0', '-netdev', `socket,id=n1,connect=127.0.0.1:${lanPort}`],
+    ...['-device', `virtio-serial-${suffix}`],
+    ...['-device', 'virtconsole,chardev=c0', '-device', `virtserialport,chardev=c1,name=${PORT_NAME}`],
+    ...inOrder(bus, [
+      ['-device', `virtio-net-${suffix},netdev=n0,mac=${MACS[0]}${rom(false)}`],
+      ['-device', `virtio-net-${suffix},netdev=n1,mac=${MACS[1]}${rom(stockHasRom)}`],
+    ]).flat(),
   ]
   const peer = await createPeer(kind, role, { ...boot, stockArgs }, folder.path)
   const [console, port] = await Promise.all(paths.map((path) => Wire.connect(path)))
   return { peer, console: console!, port: port! }
+}
+const inOrder = <T>(bus: Bus, devices: readonly T[]): readonly T[] =>
+  bus === 'pcie.0' ? devices : devices.toReversed()
+
+/** Waits for what a guest prints. */
+class Screen {
+  text = ''
+  readonly push = (text: string) => void (this.text += text)
+
+  async until(what: string, holds: () => boolean, seconds = 60): Promise<void> {
+    const end = performance.now() + 1000 * seconds
+    while (!holds()) {
+      if (performance.now() > end) throw new Error(`no ${what}: ${this.text.slice(-800)}`)
+      await delay(20)
+    }
+  }
+  async booted(): Promise<void> {
+    await this.until('shell', () => this.text.includes('~ # '), 180)
+  }
+  /** Types a line and waits for the next prompt. */
+  async run(peer: Peer, line: string): Promise<void> {
+    const { length } = this.text
+    peer.type(`${line}\n`)
+    await this.until(line, () => this.text.indexOf('~ # ', length) >= 0)
+  }
 }
 
 const journeys: readonly { machines: PeerKind[]; bus: Bus }[] = [
@@ -63,50 +123,54 @@ const journeys: readonly { machines: PeerKind[]; bus: Bus }[] = [
   { machines: ['emu-10.0', '10.0', 'emu-10.0'], bus: 'virtio-mmio' },
 ]
 
-describe.skipIf(missing && !required)('Linux', { timeout: 240_000 }, () => {
+describe.skipIf(missing && !required)('Linux', { timeout: 300_000 }, () => {
   for (const { machines, bus } of journeys) {
     const needs10 = machines.includes('10.0') && no10 !== undefined
-    it.skipIf(needs10)(`${machines.join(' to ')}, its console and port on ${bus}`, async () => {
+    it.skipIf(needs10)(`${machines.join(' to ')}, its console, port and network cards on ${bus}`, async () => {
       const linux = findLinuxGuest()!
       const initrd = join(folder.path, 'initrd.gz')
-      writeFileSync(initrd, buildLinuxInitramfs(linux))
-      let said = ''
-      const until = async (what: string, holds: () => boolean, seconds = 60) => {
-        const end = performance.now() + 1000 * seconds
-        while (!holds()) {
-          if (performance.now() > end) throw new Error(`no ${what}: ${said.slice(-600)}`)
-          await delay(20)
-        }
-      }
+      const modules = readModules(linux, [...diskModules, 'failover', 'net_failover', 'virtio_net'])
+      writeFileSync(initrd, buildLinuxInitramfs(linux, { modules }))
+      const screen = new Screen()
+      const neighbourScreen = new Screen()
       const boot: PeerBoot = {
         bios: linux.opensbi,
         kernel: linux.kernel,
         initrd,
         append: 'console=ttyS0 quiet',
         ramBytes: 128 * 2 ** 20,
-        onOutput: (text) => void (said += text),
+        onOutput: screen.push,
       }
-      let here = await create(machines[0]!, 'source', bus, boot)
+      await using lan = new Lan()
+      const cable = ['-netdev', `socket,id=n,connect=127.0.0.1:${await lan.plug()}`]
+      const card = ['-device', 'virtio-net-device,netdev=n,mac=52:54:00:00:00:02']
+      const neighbourBoot = { ...boot, onOutput: neighbourScreen.push, stockArgs: [...cable, ...card] }
+      await using neighbour = await createPeer('7.2', 'source', neighbourBoot, folder.path)
+      await neighbour.start()
+      let here = await create(machines[0]!, 'source', bus, boot, lan)
       try {
         await here.peer.start()
-        await until('shell', () => said.includes('~ # '), 180)
-        for (const line of GUEST) {
-          const { length } = said
-          here.peer.type(`${line}\n`)
-          await until(line, () => said.indexOf('~ # ', length) >= 0)
-        }
-        await until('port name', () => said.includes('org.ferryvm.test') && said.includes('ready42'))
+        await screen.booted()
+        for (const line of GUEST) await screen.run(here.peer, line)
+        for (const text of BOOTED) expect(screen.text).toContain(text)
+        await neighbourScreen.booted()
+        await neighbourScreen.run(neighbour, `ip addr add ${NEIGHBOUR}/24 dev eth0; ip link set eth0 up`)
+
         let hop = 0
         const answers = async () => {
           here.console.type(`a${hop}\n`)
-          await until(`console a${hop}`, () => here.console.text.includes(`console a${hop}.`))
+          await screen.until(`console a${hop}`, () => here.console.text.includes(`console a${hop}.`))
           here.port.type(`b${hop}\n`)
-          await until(`port b${hop}`, () => here.port.text.includes(`port b${hop}.`))
+          await screen.until(`port b${hop}`, () => here.port.text.includes(`port b${hop}.`))
+          for (const address of ['10.0.2.2', NEIGHBOUR]) {
+            await screen.run(here.peer, `ping -c 2 -W 20 ${address} >/dev/null && echo "${hop} reached" ${address}`)
+            await screen.until(`answer of ${address}`, () => screen.text.includes(`${hop} reached ${address}`), 5)
+          }
           hop++
         }
         await answers()
         for (const kind of machines.slice(1)) {
-          const there = await create(kind, 'destination', bus, boot)
+          const there = await create(kind, 'destination', bus, boot, lan)
           try {
             await movePeer(here.peer, there.peer)
           } catch (error) {

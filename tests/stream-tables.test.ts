@@ -14,10 +14,10 @@ import { leavesOf } from '../packages/stream/src/rewrite/field-path.ts'
 import { loadStream, stockStreams } from '../packages/stream/src/stock-streams-testing.ts'
 
 /** What stock machines can have and ours has not. */
-const UNKNOWN = /^(riscv_imsic|riscv_aplic|slirp)$/
+const UNKNOWN = /^(riscv_imsic|riscv_aplic)$/
 
 /** Virtio devices whose own data has a table. */
-const OWN_DATA = /\/virtio-(blk|console)$/
+const OWN_DATA = /\/virtio-(blk|console|net)$/
 
 const values = (state: StateNode) => [...leavesOf(state)].map(({ path, value }) => [path, value])
 const full = (sections: readonly SectionReport[]) => sections.filter((s) => s.kind === 'full')

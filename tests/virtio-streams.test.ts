@@ -1,7 +1,15 @@
 import { readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
 import type { CharBackend, DeviceSpec, Placement } from '@ferryvm/core'
-import { memoryBlock, virtconsole, virtioBlk, virtioRng, virtioSerial, virtserialport } from '@ferryvm/devices-virtio'
+import {
+  memoryBlock,
+  virtconsole,
+  virtioBlk,
+  virtioNet,
+  virtioRng,
+  virtioSerial,
+  virtserialport,
+} from '@ferryvm/devices-virtio'
 import { describe, expect, it } from 'vitest'
 import { offsetIommu } from './harness/offset-iommu.ts'
 import { VirtioBench } from './harness/virtio-bench.ts'
@@ -32,6 +40,7 @@ const nobody: CharBackend = {
 }
 const RECORDED: Readonly<Record<string, (placement: Placement) => DeviceSpec[]>> = {
   'virtio-blk': (placement) => [virtioBlk({ drive: memoryBlock(new Uint8Array(4 << 20)) }, placement)],
+  'virtio-net': (placement) => [virtioNet({ romfile: '' }, placement)],
   'virtio-rng': (placement) => [virtioRng({}, placement)],
   'virtio-console': (placement) => [
     virtioSerial({}, placement),

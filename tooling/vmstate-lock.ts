@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { type VirtProfile, virtBoard } from '@ferryvm/board-virt'
 import { intelIommu } from '@ferryvm/devices-iommu'
-import { memoryBlock, virtioBlk, virtioRng, virtioSerial } from '@ferryvm/devices-virtio'
+import { memoryBlock, virtioBlk, virtioNet, virtioRng, virtioSerial } from '@ferryvm/devices-virtio'
 import { createMachine } from '@ferryvm/machine'
 import { createMigration } from '@ferryvm/migration'
 import {
@@ -32,6 +32,7 @@ export async function currentTables(): Promise<Record<string, VmstateDump>> {
       virtioBlk({ drive: memoryBlock(new Uint8Array(512)) }, { bus: 'pcie.0' }),
       virtioRng({}, { bus: 'pcie.0' }),
       virtioSerial({}, { bus: 'pcie.0' }),
+      virtioNet({}, { bus: 'pcie.0' }),
     ]
     await using machine = await createMachine(virtBoard({ profile, ramBytes: 1 << 24, devices }))
     await using _migration = createMigration({ machine, transports: [] })

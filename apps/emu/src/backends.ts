@@ -1,7 +1,9 @@
 /** The host's ends of a machine's devices, by the names that options give them. */
-import type { CharBackend } from '@ferryvm/core'
+import type { CharBackend, Logger, NetBackend } from '@ferryvm/core'
+import { NetHub, UserNet } from '@ferryvm/netdev'
 import { type Chardev, fileChardev, nullChardev, parseListenAddress, SocketChardev } from './chardev.ts'
 import { openChardev } from './chardev-options.ts'
+import { type Netdevs, openNetdevs } from './netdev-options.ts'
 import type { RunOptions } from './run-options.ts'
 import { Terminal } from './terminal.ts'
 import { UsageError } from './usage-error.ts'
@@ -10,6 +12,8 @@ export interface Backends {
   readonly serial: CharBackend
   /** Of `-chardev`, by id. */
   readonly chardevs: ReadonlyMap<string, CharBackend>
+  /** Of `-netdev`, by id. */
+  readonly netdevs: ReadonlyMap<string, NetBackend>
 }
 
 export interface OpenBackends extends Backends {
@@ -22,15 +26,18 @@ export interface OpenBackends extends Backends {
 export const nullBackends = (options: RunOptions): Backends => ({
   serial: nullChardev(),
   chardevs: new Map(options.chardevs.map(({ id }) => [id!, nullChardev()])),
+  netdevs: new Map(options.netdevs.map(({ type, id }) => [id!, type === 'user' ? new UserNet() : new NetHub().port()])),
 })
 
 /** @throws UsageError what is wrong with the options, or the host refuses; nothing is left open */
-export async function openBackends(options: RunOptions, quit: () => void): Promise<OpenBackends> {
+export async function openBackends(options: RunOptions, log: Logger, quit: () => void): Promise<OpenBackends> {
   const chardevs = new Map<string, Chardev>()
   let terminal: Terminal | undefined
   let serial: Chardev | undefined
+  let netdevs: Netdevs | undefined
   const close = async () => {
     for (const chardev of new Set([...(serial ? [serial] : []), ...chardevs.values()])) await chardev.close()
+    await netdevs?.close()
   }
   const useTerminal = (mux: boolean): Chardev => {
     if (terminal) throw new UsageError('-chardev stdio: the terminal is in use; give -serial none or another')
@@ -40,7 +47,8 @@ export async function openBackends(options: RunOptions, quit: () => void): Promi
   try {
     for (const chardev of options.chardevs) chardevs.set(chardev.id!, await openChardev(chardev, useTerminal))
     serial = await openSerial(options.serial, chardevs, useTerminal)
-    return { serial, chardevs, terminal, close }
+    netdevs = await openNetdevs(options.netdevs, log)
+    return { serial, chardevs, netdevs: netdevs.backends, terminal, close }
   } catch (error) {
     await close()
     throw error

@@ -8,7 +8,7 @@ const PLACE_OPTIONS = ['disable-legacy', 'disable-modern', 'vectors', 'iommu_pla
 const BUS_SUFFIX: Record<string, string> = { pci: 'pcie.0', device: 'virtio-mmio' }
 
 /** Properties that name one of the host's ends, given by an option of the same name: `drive=hd0` is what `-drive id=hd0` made. */
-const BACKEND_PROPERTIES = ['drive', 'chardev'] as const
+const BACKEND_PROPERTIES = ['drive', 'chardev', 'netdev'] as const
 /** By property, then by id. */
 export type DeviceBackends = {
   readonly [property in (typeof BACKEND_PROPERTIES)[number]]?: ReadonlyMap<string, object>

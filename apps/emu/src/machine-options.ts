@@ -4,6 +4,7 @@ import { type BootFiles, VIRT_PROFILES, type VirtProfile, virtBoard } from '@fer
 import type { BlockBackend, DeviceSpec, Logger, Machine, Plugin } from '@ferryvm/core'
 import { embeddedGuestImage } from '@ferryvm/embedded-guest'
 import { createMachine } from '@ferryvm/machine'
+import { slirp, UserNet } from '@ferryvm/netdev'
 import type { Backends } from './backends.ts'
 import { DeviceCatalog } from './device-options.ts'
 import { isOn, type Keyvals, parseSize } from './keyval.ts'
@@ -12,6 +13,7 @@ import type { RunOptions } from './run-options.ts'
 import { UsageError } from './usage-error.ts'
 
 const PROFILES = Object.keys(VIRT_PROFILES) as VirtProfile[]
+const FIRST_MAC_BYTE = 0x56
 const PROPERTIES = ['profile', 'timer-nudge', 'check-load-order']
 
 export interface BuiltMachine {
@@ -103,16 +105,33 @@ function deviceSpecs(
   options: RunOptions,
   plugins: readonly Plugin[],
   drives: ReadonlyMap<string, { readonly backend: BlockBackend }>,
-  { chardevs }: Backends,
+  { chardevs, netdevs }: Backends,
 ): DeviceSpec[] {
   const catalog = new DeviceCatalog(
     plugins.flatMap((p) => p.devices ?? []),
-    { drive: new Map([...drives].map(([id, { backend }]) => [id, backend])), chardev: chardevs },
+    { drive: new Map([...drives].map(([id, { backend }]) => [id, backend])), chardev: chardevs, netdev: netdevs },
   )
   const implied = options.drives
     .filter((d) => d.interface === 'virtio')
     .map((d) => ({ driver: 'virtio-blk-pci', drive: d.id }))
-  return [...options.devices, ...implied].map((device) => catalog.spec(device))
+  const networks = [...netdevs.values()].filter((network) => network instanceof UserNet)
+  return [
+    ...networks.map((network) => slirp({ network })),
+    ...withMacs([...options.devices, ...implied]).map((device) => catalog.spec(device)),
+  ]
+}
+
+/** Network cards without an address get the next one of those that QEMU gives. */
+function withMacs(devices: readonly Keyvals[]): Keyvals[] {
+  const taken = new Set(devices.map(({ mac }) => mac?.toLowerCase()))
+  let last = FIRST_MAC_BYTE
+  return devices.map((device) => {
+    if (!/^virtio-net(-pci|-device)?$/.test(device.driver ?? '') || device.mac !== undefined) return device
+    let mac: string
+    do mac = `52:54:00:12:34:${(last++ & 0xff).toString(16).padStart(2, '0')}`
+    while (taken.has(mac))
+    return { ...device, mac }
+  })
 }
 
 /** For `-device help`. */

@@ -25,6 +25,8 @@ export interface RunOptions {
   readonly drives: readonly DriveOption[]
   /** `backend=…,id=…` and what it needs, in order; each has an id, and none the same. */
   readonly chardevs: readonly Keyvals[]
+  /** `type=…,id=…` and what it needs, in order; each has an id, and none the same. */
+  readonly netdevs: readonly Keyvals[]
   /** `driver=…` and its properties, in order. */
   readonly devices: readonly Keyvals[]
   readonly plugins: readonly string[]
@@ -81,6 +83,12 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
       "null|stdio|file,path=F|socket,path=F[,server=on][,wait=off],id=I: a host's end for virtconsole, virtserialport or -serial chardev:I",
       collect,
     )
+    .option(
+      '--netdev <spec>',
+      'user|stream|dgram|socket|hubport,…,id=I: what a virtio-net card with netdev=I is plugged into, with the options of QEMU',
+      collect,
+    )
+    .option('--nic <kind>', 'none: there is no network card unless -device makes one')
     .option('--device <spec>', 'DRIVER[,prop=value…]; "help" lists the drivers', collect)
     .option(
       '--object <spec>',
@@ -114,6 +122,7 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
       collect,
     )
     .option('--no-reboot', 'exit instead of resetting when the guest reboots')
+    .addOption(new Option('--nodefaults', 'there are no default devices').hideHelp())
     .addOption(new Option('--display <kind>', 'none').choices(['none']).hideHelp())
     .addOption(
       new Option('--report-sections', 'print every section as it is saved or loaded (stderr, JSON)').hideHelp(),
@@ -150,6 +159,11 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
   const harts = Number(parseKeyvals(raw.smp, 'cpus').cpus)
   if (!Number.isInteger(harts) || harts < 1 || harts > 8) throw new UsageError(`-smp ${raw.smp}: 1 to 8 harts`)
 
+  if (raw.nic !== undefined && raw.nic !== 'none') {
+    throw new UsageError(
+      `-nic ${raw.nic}: only none is supported; give -netdev …,id=n and -device virtio-net-pci,netdev=n`,
+    )
+  }
   if (raw.uuid !== undefined && !/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(raw.uuid)) {
     throw new UsageError(`-uuid ${raw.uuid}: not a UUID`)
   }
@@ -166,6 +180,7 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     guest: raw.guest ? parseKeyvals(raw.guest) : {},
     drives: (raw.drive ?? []).map(readDrive),
     chardevs: withIds('-chardev', raw.chardev ?? [], 'backend'),
+    netdevs: withIds('-netdev', raw.netdev ?? [], 'type'),
     devices: (raw.device ?? []).map((d: string) => parseKeyvals(d, 'driver')),
     plugins: raw.plugin ?? [],
     objects: raw.object ?? [],

@@ -34,7 +34,7 @@ export async function run(options: RunOptions): Promise<void> {
   const log = stderrLogger()
   const objects = await makeObjects(options.objects)
   const profile = await ProfileFile.open(options)
-  const backends = await openBackends(options, () => ended.resolve(0))
+  const backends = await openBackends(options, log, () => ended.resolve(0))
   let built: BuiltMachine
   try {
     built = await buildMachine(options, backends, log)

@@ -18,8 +18,17 @@ import {
   uart16550,
   virtDeviceTree,
 } from '@ferryvm/devices-virt'
-import { virtconsole, virtioBlk, virtioMmio, virtioRng, virtioSerial, virtserialport } from '@ferryvm/devices-virtio'
+import {
+  virtconsole,
+  virtioBlk,
+  virtioMmio,
+  virtioNet,
+  virtioRng,
+  virtioSerial,
+  virtserialport,
+} from '@ferryvm/devices-virtio'
 import type { BootImage, MachineConfig } from '@ferryvm/machine'
+import { slirp } from '@ferryvm/netdev'
 import { type BootFiles, planBoot, RAM_BASE } from './boot-plan.ts'
 import { VIRT_PROFILES, type VirtProfile } from './profile.ts'
 import { toldIsa } from './told-isa.ts'
@@ -114,6 +123,8 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
       pflashCfi01({ idstr: 'virt.flash1' }, { id: 'flash1', at: MAP.flash[1] }),
       ...devices.map(inItsPlace),
       ...(fwCfgEarly ? [] : [fwCfgSpec]),
+      // Of a sender with a user network: after those of our own, which come first.
+      slirp({}, { id: 'foreign-slirp' }),
       foreignState({ returnsAcpi: acpi }, { id: 'foreign-state' }),
     ],
   }
@@ -128,6 +139,7 @@ const inItsPlace = (device: DeviceSpec): DeviceSpec =>
 export const virtDevices: readonly DeviceFactory<any>[] = [
   intelIommu,
   virtioBlk,
+  virtioNet,
   virtioRng,
   virtioSerial,
   virtconsole,

@@ -68,6 +68,7 @@ export {
   unmigratable,
 } from './device/device.ts'
 export { type Logger, silentLogger } from './device/logger.ts'
+export { gatedNetBackend, MAX_FRAME_BYTES, type NetBackend } from './device/net-backend.ts'
 export { gatedBackend, OutputGate } from './device/output-gate.ts'
 export type { SchemaResult, StandardSchema } from './device/standard-schema.ts'
 export { ChannelClosedError, UnsupportedFeatureError } from './errors/channel-error.ts'

@@ -31,6 +31,8 @@ import { MSIX_BAR_BYTES, MSIX_CAPABILITY, MSIX_VECTORS_MAX, Msix, msixCapability
 import { type LoadablePciState, pciFunctionVmstate } from './pci-function-vmstate.ts'
 
 const BAR_COUNT = 6
+const ROM_BAR = 0x30
+const ROM_ENABLE = 1
 const PORT_LIMIT = 0x1_0000
 const HIGHEST_ADDRESS = 2 ** 48
 
@@ -61,6 +63,7 @@ export class BusPciFunction implements PciFunction {
   readonly #pin: number
   readonly #irqState = new Uint32Array(4)
   readonly #bars: Bar[] = []
+  #rom: Bar | undefined
   #msix: { msix: Msix; control: number } | undefined
   #listeners: Parameters<PciFunction['onConfigChange']>[0][] = []
   #intxDisabled = false
@@ -120,6 +123,15 @@ export class BusPciFunction implements PciFunction {
     this.#bars.sort((a, b) => a.index - b.index)
   }
 
+  addRom(sizeBytes: number, region: MmioRegion): void {
+    if (this.#rom || sizeBytes < 2048 || Math.log2(sizeBytes) % 1 !== 0 || sizeBytes > 2 ** 31) {
+      throw new DeviceConfigError(this.#host.address, `an expansion ROM of ${sizeBytes} bytes, or a second one`)
+    }
+    this.space.defineBar(ROM_BAR, -sizeBytes | ROM_ENABLE, 0)
+    const readOnly: MmioRegion = { ...region, write() {}, write64() {} }
+    this.#rom = { index: (ROM_BAR - BAR0) / 4, kind: 'memory', sizeBytes, region: readOnly }
+  }
+
   addCapability(id: number, body: Uint8Array, options: PciCapabilityOptions = {}): number {
     return this.space.addCapability(this.#host.address, id, body, options)
   }
@@ -158,7 +170,7 @@ export class BusPciFunction implements PciFunction {
     this.space.write(offset, size, value)
     const touches = (at: number, length: number) => offset < at + length && offset + size > at
     if (touches(COMMAND, 2)) this.#commandChanged()
-    if (touches(COMMAND, 2) || touches(BAR0, 4 * BAR_COUNT)) this.#map()
+    if (touches(COMMAND, 2) || touches(BAR0, 4 * BAR_COUNT) || touches(ROM_BAR, 4)) this.#map()
     if (this.#msix && touches(this.#msix.control, 1)) this.#msix.msix.controlChanged()
     for (const listener of this.#listeners) listener({ offset, length: size })
   }
@@ -204,7 +216,7 @@ export class BusPciFunction implements PciFunction {
 
   #map(): void {
     const { command } = this.space
-    for (const bar of this.#bars) {
+    for (const bar of this.#rom ? [...this.#bars, this.#rom] : this.#bars) {
       const io = bar.kind === 'io'
       const base = command & (io ? COMMAND_IO : COMMAND_MEMORY) ? this.#address(bar) : undefined
       if (base === bar.mapped?.base) continue
@@ -218,6 +230,7 @@ export class BusPciFunction implements PciFunction {
   /** Where the guest wants the BAR; undefined for an address that no window can show. Zero means unset. */
   #address(bar: Bar): number | undefined {
     const at = BAR0 + 4 * bar.index
+    if (bar === this.#rom && !(this.space.u32(at) & ROM_ENABLE)) return undefined
     const low = (this.space.u32(at) & (bar.kind === 'io' ? ~3 : ~15)) >>> 0
     const base = bar.kind === 'memory64' ? low + this.space.u32(at + 4) * 2 ** 32 : low
     const limit = bar.kind === 'io' ? PORT_LIMIT : HIGHEST_ADDRESS

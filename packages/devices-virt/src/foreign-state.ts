@@ -1,19 +1,8 @@
 /**
  * State that stock machines have and this board has not: it is taken in, so that their streams load, and goes back only
- * to the release that knows it. Spec: virt-vmstate.md sections 2, 14 and 16.
+ * to the release that knows it. Spec: virt-vmstate.md sections 2 and 14.
  */
-import {
-  bool,
-  type Device,
-  type DeviceContext,
-  defineDevice,
-  defineVmstate,
-  registersItself,
-  u8,
-  u16,
-  unused,
-  validate,
-} from '@ferryvm/core'
+import { bool, type Device, type DeviceContext, defineDevice, defineVmstate, registersItself } from '@ferryvm/core'
 import { z } from 'zod'
 
 const KiB = 1024
@@ -24,24 +13,6 @@ const ACPI_BLOCKS = [
   { idstr: '/rom@etc/table-loader', sizeBytes: 4 * KiB, maxBytes: 64 * KiB },
   { idstr: '/rom@etc/acpi/rsdp', sizeBytes: 4 * KiB, maxBytes: 4 * KiB },
 ] as const
-
-const LEASES = 16
-
-/** User-mode network without forwarded ports: nothing of it lives on here, and a guest's connections end. */
-const slirpVmstate = defineVmstate({
-  name: 'slirp',
-  version: 4,
-  minimumVersion: 4,
-  fields: {
-    /** Terminator of the list of forwarded sockets. */
-    forwards: u8(),
-    none: validate('the sender forwards connections to host sockets (guestfwd)', (s) => s.forwards === 0),
-    ip_id: u16(),
-    /** {allocated u16, MAC address}. */
-    leases: unused(LEASES * 8),
-  },
-  needed: () => false,
-})
 
 export const acpiBuildVmstate = defineVmstate({
   name: 'virt_acpi_build',
@@ -73,7 +44,6 @@ class ForeignState implements Device {
         },
       })
     }
-    ctx.registerVmstate(slirpVmstate, slirpVmstate.createState())
     const acpi = acpiBuildVmstate.createState()
     ctx.registerVmstate({ ...acpiBuildVmstate, needed: () => acpiArrived }, acpi)
   }

@@ -15,6 +15,7 @@ it('exports exactly this', () => {
     'virtconsole',
     'virtioBlk',
     'virtioMmio',
+    'virtioNet',
     'virtioRng',
     'virtioSerial',
     'virtserialport',

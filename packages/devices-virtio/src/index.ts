@@ -1,9 +1,10 @@
-/** virtio devices (block, entropy, console), virtqueues, and the virtio-mmio slots of the `virt` board. */
+/** virtio devices (block, network, console, entropy), virtqueues, and the virtio-mmio slots of the `virt` board. */
 export { DmaOnLoadError } from './dma-on-load-error.ts'
 export { memoryBlock } from './memory-block.ts'
 export { type VirtioBlkOptions, virtioBlk } from './virtio-blk.ts'
 export { VirtioDevice, type VirtioLayoutFacts, type VirtioModel, type VirtioModelState } from './virtio-device.ts'
 export { type VirtioMmioOptions, virtioMmio } from './virtio-mmio.ts'
+export { virtioNet } from './virtio-net/virtio-net.ts'
 export { type VirtioRngOptions, virtioRng } from './virtio-rng.ts'
 export { registerVirtioSection } from './virtio-section.ts'
 export { virtconsole, virtserialport } from './virtio-serial/port-devices.ts'

@@ -65,6 +65,8 @@ export interface VirtioModel {
   readConfig?(into: Uint8Array): void
   /** The guest changed configuration; `config` is what it looks like now. */
   writeConfig?(config: Uint8Array): void
+  /** The driver accepted other features; not after a reset or a load. */
+  featuresChanged?(): void
   /** After status changed, not after a reset. */
   statusChanged?(status: number): void
   reset?(): void
@@ -144,6 +146,7 @@ export class VirtioDevice implements VirtioBackend, VirtqueueHost {
   setGuestFeatures(bits: bigint): boolean {
     if (this.status & STATUS_FEATURES_OK) return false
     this.guestFeatures = bits & this.offeredFeatures
+    this.model.featuresChanged?.()
     return this.guestFeatures === bits
   }
 

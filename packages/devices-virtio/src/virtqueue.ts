@@ -190,22 +190,36 @@ export class Virtqueue implements VirtioQueuePort {
 
   /** Gives an element back. @param written bytes written to its `in` segments, from the start */
   push(element: { readonly index: number }, written: number): void {
+    this.pushAll([{ element, written }])
+  }
+
+  /** Gives several back at once: the driver sees none of them before all. As many as were popped, and no more. */
+  pushAll(returned: readonly { readonly element: { readonly index: number }; readonly written: number }[]): void {
     if (!this.ready || !this.#host.usable) return
-    const at = this.#usedAt + RING + USED_ELEMENT_BYTES * (this.usedIdx % this.#size)
-    const view = this.#descriptor
-    view.setUint32(0, element.index, true)
-    view.setUint32(4, written, true)
-    const ok = this.#host.dma.write(at, this.#descriptorBytes.subarray(0, USED_ELEMENT_BYTES))
-    fence()
     const before = this.usedIdx
-    this.usedIdx = (before + 1) & 0xffff
-    this.inUse--
+    let ok = true
+    for (const { element, written } of returned) {
+      const at = this.#usedAt + RING + USED_ELEMENT_BYTES * (this.usedIdx % this.#size)
+      const view = this.#descriptor
+      view.setUint32(0, element.index, true)
+      view.setUint32(4, written, true)
+      ok &&= this.#host.dma.write(at, this.#descriptorBytes.subarray(0, USED_ELEMENT_BYTES))
+      this.usedIdx = (this.usedIdx + 1) & 0xffff
+      this.inUse--
+    }
+    fence()
     if (!ok || !dma.store16(this.#host.dma, this.#usedAt + IDX, this.usedIdx)) {
       this.#fail(`the used ring at 0x${this.#used.toString(16)} cannot be written`)
       return
     }
     fence()
     if (this.#wantsInterrupt(before)) this.#host.interrupt(this)
+  }
+
+  /** Puts the last popped elements back, untouched: the next pop finds them again. */
+  unpop(count: number): void {
+    this.lastAvailIdx = (this.lastAvailIdx - count) & 0xffff
+    this.inUse -= count
   }
 
   /** False: asks the driver not to notify, while we look at the ring anyway. */

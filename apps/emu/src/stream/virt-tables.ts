@@ -12,6 +12,7 @@ import {
   uart16550Vmstate,
 } from '@ferryvm/devices-virt'
 import { timerVmstate } from '@ferryvm/machine'
+import { slirpVmstate } from '@ferryvm/netdev'
 import type { SectionIdentity } from '@ferryvm/stream'
 
 /** Tables of our devices, for streams without a description. Interrupt controllers know the number of harts only by what came. */
@@ -38,5 +39,6 @@ const TABLES: Readonly<Record<string, Vmstate<any>>> = {
   fw_cfg: fwCfgVmstate,
   virt_acpi_build: acpiBuildVmstate,
   'iommu-intel': intelIommuVmstate,
+  slirp: slirpVmstate,
   globalstate: globalStateVmstate,
 }

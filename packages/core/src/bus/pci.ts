@@ -65,6 +65,8 @@ export interface PciFunction {
   /** Configuration space as the guest sees it (256 bytes). Writing here is for the device: no masks apply. */
   readonly config: Uint8Array
   addBar(index: number, options: PciBarOptions): void
+  /** The expansion ROM: readable memory, a power of two and at least 2 KiB. */
+  addRom(sizeBytes: number, region: MmioRegion): void
   /**
    * @param body bytes after the id and the next pointer
    * @returns offset in configuration space

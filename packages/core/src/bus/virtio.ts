@@ -1,5 +1,6 @@
 import type { AddressSpace } from '../memory/address-space.ts'
 import type { QEMUFileReader, QEMUFileWriter } from '../qemufile/qemufile.ts'
+import type { MmioRegion } from './mmio.ts'
 
 /** No MSI-X vector. Spec: virtio 1.2, section 4.1.5.1.2. */
 export const VIRTIO_NO_VECTOR = 0xffff
@@ -102,4 +103,6 @@ export interface VirtioTransport {
   notifyQueue(queue: VirtioQueuePort): void
   /** Sets bit 1 of isr and interrupts, or sends the configuration message. */
   notifyConfig(): void
+  /** After {@link connect}: an expansion ROM, where the bus has such a thing. See `PciFunction`. */
+  addRom?(sizeBytes: number, region: MmioRegion): void
 }

@@ -158,6 +158,10 @@ export class VirtioPciTransport implements VirtioTransport {
     })
   }
 
+  addRom(sizeBytes: number, region: MmioRegion): void {
+    this.#function.addRom(sizeBytes, region)
+  }
+
   notifyQueue(queue: VirtioQueuePort): void {
     this.#attached.isr |= ISR_QUEUE
     this.#interrupt(queue.vector)

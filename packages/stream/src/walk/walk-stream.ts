@@ -448,7 +448,10 @@ class ElementWalk {
         }
         const footer = this.#footers === false || this.#isFooter(bytes, sectionId)
         const damaged = () => cursor.available > bytes + 5 && this.#elementAt(bytes + 5)
-        if (footer || damaged()) return { layout, source: 'description', bytes }
+        if (footer || damaged()) {
+          const own = opaque ? yield* this.#tableLayout(header, bytes) : undefined
+          return own ? { layout: own, source: 'table', bytes } : { layout, source: 'description', bytes }
+        }
       }
       this.#report({
         offset: cursor.position,
@@ -497,6 +500,13 @@ class ElementWalk {
       yield loading
     }
     return vmstate as Vmstate<any> | undefined
+  }
+
+  /** Of a section that the description has as so many bytes. */
+  *#tableLayout(header: SectionHeader, bytes: number): Generator<Wait, VmstateDescription | undefined> {
+    const vmstate = yield* this.#table(this.#identity(header))
+    const known = vmstate && layoutByTable(vmstate, header.version, this.#cursor.peek(bytes))
+    return known?.bytes === bytes && bytesOf(known.layout) === bytes ? known.layout : undefined
   }
 
   /** Descriptions say nothing of what is in the one field of a virtio device. */
