@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { zstdDecompressSync } from 'node:zlib'
+import { gzipSync, zstdDecompressSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { emu } from './harness/emu.ts'
 
@@ -36,9 +36,13 @@ describe('emu on streams', { timeout: 30_000 }, () => {
     const listening = emu(['inspect', 'tcp:127.0.0.1:0'], folder)
     while (!/waiting on tcp:\S+:(\d+)/.test(listening.out.stderr)) await new Promise((r) => setTimeout(r, 20))
     const port = Number(/waiting on tcp:\S+:(\d+)/.exec(listening.out.stderr)![1])
-    connect(port, '127.0.0.1').end(bytes)
+    // A sender with a return path does not end: it waits for an answer.
+    const sender = connect(port, '127.0.0.1')
+    sender.on('error', () => {})
+    sender.write(bytes)
     expect((await listening.exited).code).toBe(0)
     expect(listening.out.stdout).toBe(file.stdout)
+    sender.destroy()
   })
 
   it('inspect --json is JSON, and a broken stream ends with status 1 and its place', async () => {
@@ -58,6 +62,13 @@ describe('emu on streams', { timeout: 30_000 }, () => {
     const diff = await run(['diff', 'rv72-bm-pci-smp2.mig', 'edited.mig'])
     expect([diff.code, diff.stdout]).toEqual([1, 'serial/0:\n  serial.ier: 1 | 7\n'])
     expect((await run(['diff', 'edited.mig', 'edited.mig'])).code).toBe(0)
+  })
+
+  it('what is no stream is called by its name, and diff ends with 2 then', async () => {
+    writeFileSync(path('packed.gz'), gzipSync(readFileSync(path('rv72-bm-pci-smp2.mig'))))
+    const packed = await run(['inspect', 'packed.gz'])
+    expect([packed.code, packed.stdout]).toEqual([1, expect.stringContaining('it starts as what gzip writes does')])
+    expect((await run(['diff', 'packed.gz', 'packed.gz'])).code).toBe(2)
   })
 
   it('a refused edit leaves no file', async () => {
@@ -97,7 +108,12 @@ describe('emu on streams', { timeout: 30_000 }, () => {
     [['inspect', 'nowhere.mig'], /nowhere.mig: ENOENT/],
     [['inspect', '.'], /this is a folder/],
     [['explain', 'rv72-bm-pci-smp2.mig', '--for', '6.0'], /6.0: neither a known receiver \(7.2, 10.0\) nor a file/],
-    [['explain', 'rv72-bm-pci-smp2.mig', '--for', 'rv72-bm-pci-smp2.mig'], /this is not JSON \[FERRY_VMSTATE_DUMP\]/],
+    [['explain', 'rv72-bm-pci-smp2.mig', '--for', 'rv72-bm-pci-smp2.mig'], /mig: this is not JSON; expected/],
+    [['vmstate', 'check', 'no.json', 'no.json'], /no.json: cannot be read: ENOENT/],
+    [['inspect', '--page-size', '3K', 'rv72-bm-pci-smp2.mig'], /--page-size 3K: pages have/],
+    [['inspect', '--buffer-bytes', 'x', 'rv72-bm-pci-smp2.mig'], /'x' is not a number/],
+    [['diff', '-', '-'], /standard input can be read once/],
+    [['edit', 'rv72-bm-pci-smp2.mig', '--set', 'serial/0:ier=1', '-o', '.'], /-o .: this is a folder/],
     [['upgrade', 'rv72-bm-pci-smp2.mig', '--to', '8.0', '-o', 'x'], /--to 8.0: there are 7.2, 10.0/],
     [['edit', 'rv72-bm-pci-smp2.mig', '--set', 'ier=1', '-o', 'x'], /expected section\/instance:field=value/],
   ])('%j is refused in one line', async (args, message) => {

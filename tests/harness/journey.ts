@@ -34,7 +34,7 @@ export interface Journey {
   readonly postcopy?: PostcopyOptions
   /** Stock machines have a user network back-end. */
   readonly userNet?: boolean
-  /** How long the guest may take to show that it goes on. Default 20 s. */
+  /** How long the guest may take to show that it goes on. Default two minutes: at load 20 on two cores 40 s were seen. */
   readonly answerMs?: number
   /** Hops, from 0, after which it is expected to be silent instead. */
   readonly silentAfter?: readonly number[]
@@ -89,7 +89,7 @@ export async function travel(
   }
   const bootOf = (kind: PeerKind): PeerBoot =>
     kind === '10.0' && cpu10 ? { ...boot, stockArgs: ['-cpu', cpu10] } : boot
-  const { answerMs = 20_000, silentAfter = [] } = journey
+  const { answerMs = 120_000, silentAfter = [] } = journey
   const guest = load ? loadedGuest(monitor, answerMs) : idleGuest(monitor, answerMs)
   let here: Peer = await createPeer(machines[0]!, 'source', bootOf(machines[0]!), folder)
   try {

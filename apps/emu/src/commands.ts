@@ -6,6 +6,7 @@ import { addStreamCommands, STREAM_COMMANDS } from './stream/commands.ts'
 const program = new Command('emu')
   .description('A RISC-V emulator whose guests move, to and from stock QEMU too.')
   .enablePositionalOptions()
+  .showHelpAfterError('--help says more.')
   .exitOverride()
 const argv = normaliseDashes(process.argv.slice(2))
 

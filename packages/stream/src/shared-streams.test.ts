@@ -99,6 +99,22 @@ describe.each(stockStreams)('%s', (name) => {
     })
     expect(await inspectStream(pipe)).toEqual(await reading)
   })
+
+  it('is read to its end from a sender that then waits for an answer', async () => {
+    let at = 0
+    let turn = 0
+    const socket = channelSource({
+      async read(into) {
+        // Asked for more than there is, this waits for ever.
+        if (at === bytes.length) return new Promise<number>(() => {})
+        const part = bytes.subarray(at, at + Math.min(into.length, 1 + ((turn++ * 7919) % 30_000)))
+        into.set(part)
+        at += part.length
+        return part.length
+      },
+    })
+    expect(await inspectStream(socket, { live: true })).toEqual(await reading)
+  })
 })
 
 /** The other parser prints some types as hex: read as the number that ours is. */

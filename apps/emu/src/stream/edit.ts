@@ -23,7 +23,7 @@ export function addEdit(program: Command): void {
       await using input = await openSource(name)
       const { progress, done } = progressLine(input.name)
       const { changed } = await writeOutput(output, (sink) =>
-        editStream(input.source, sink, assignments, { tables: deviceTables, progress }),
+        editStream(input.source, sink, assignments, { tables: deviceTables, live: input.live, progress }),
       )
       done()
       console.error(`${output}: changed ${changed.join(', ')}`)

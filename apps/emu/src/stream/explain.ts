@@ -1,10 +1,9 @@
-import { readFile } from 'node:fs/promises'
-import { explainByDump, explainStream, explainText, inspectStream, parseDump, RECEIVERS } from '@ferryvm/stream'
+import { explainByDump, explainStream, explainText, inspectStream, RECEIVERS } from '@ferryvm/stream'
 import type { Command } from 'commander'
-import { UsageError } from '../usage-error.ts'
 import { openSource } from './open-source.ts'
 import { printLines } from './print.ts'
 import { progressLine } from './progress.ts'
+import { readDump } from './read-dump.ts'
 import { deviceTables } from './tables.ts'
 
 /** `emu explain FILE --for 7.2|10.0|VMSTATE.json`: exit status 1 when the receiver would reject the stream. */
@@ -21,20 +20,14 @@ export function addExplain(program: Command): void {
 
 async function explain(name: string, options: { for: string; json?: true }): Promise<void> {
   const receiver = RECEIVERS[options.for]
-  const dump = receiver ? undefined : parseDump(await readDump(options.for))
+  const known = `neither a known receiver (${Object.keys(RECEIVERS).join(', ')}) nor a file`
+  const dump = receiver ? undefined : await readDump(options.for, known)
   await using input = await openSource(name)
   const { progress, done } = progressLine(input.name)
-  const report = await inspectStream(input.source, { tables: deviceTables, progress })
+  const report = await inspectStream(input.source, { tables: deviceTables, live: input.live, progress })
   done()
   const findings = receiver ? explainStream(report, receiver) : explainByDump(report, dump!, options.for)
   const lines = options.json ? [JSON.stringify(findings)] : explainText(findings, receiver?.name ?? options.for)
   await printLines(lines)
   if (findings.some((f) => f.kind === 'rejected')) process.exitCode = 1
-}
-
-export async function readDump(file: string): Promise<string> {
-  return readFile(file, 'utf8').catch((cause: Error) => {
-    const known = Object.keys(RECEIVERS).join(', ')
-    throw new UsageError(`${file}: neither a known receiver (${known}) nor a file: ${cause.message}`, { cause })
-  })
 }

@@ -1,5 +1,6 @@
 import { inspectStream, reportJsonText, reportText } from '@ferryvm/stream'
 import type { Command } from 'commander'
+import { parseCount, parsePageSize } from './numbers.ts'
 import { openSource } from './open-source.ts'
 import { printLines } from './print.ts'
 import { progressLine } from './progress.ts'
@@ -8,8 +9,8 @@ import { deviceTables } from './tables.ts'
 interface InspectOptions {
   readonly json?: true
   readonly fields: boolean
-  readonly bufferBytes: string
-  readonly pageSize?: string
+  readonly bufferBytes: number
+  readonly pageSize?: number
 }
 
 /** `emu inspect FILE|-|tcp:...|unix:...` */
@@ -23,8 +24,15 @@ export function addInspect(program: Command): void {
     )
     .option('--json', 'for programs')
     .option('--no-fields', 'without the values of fields')
-    .option('--buffer-bytes <n>', 'bytes of a buffer that are shown', '32')
-    .option('--page-size <bytes>', 'of the guest, where the stream does not say it')
+    .option('--buffer-bytes <n>', 'bytes of a buffer that are shown', parseCount, 32)
+    .option('--page-size <bytes>', 'of the guest, where the stream does not say it (4K)', parsePageSize)
+    .addHelpText(
+      'after',
+      `
+A live migration may be sent here, as in "emu inspect tcp:127.0.0.1:4444". What its sender makes of that: QEMU believes that its guest
+has moved, and "cont" there wakes it again; an emu waits for an answer, gets none, and goes on with its guest.
+Exit status 1: the stream is damaged, or none.`,
+    )
     .exitOverride()
     .action(inspect)
 }
@@ -32,10 +40,10 @@ export function addInspect(program: Command): void {
 async function inspect(name: string, { json, fields, bufferBytes, pageSize }: InspectOptions): Promise<void> {
   await using input = await openSource(name)
   const { progress, done } = progressLine(input.name)
-  const pageBytes = pageSize === undefined ? {} : { pageBytes: Number(pageSize) }
-  const report = await inspectStream(input.source, { tables: deviceTables, progress, ...pageBytes })
+  const pageBytes = pageSize === undefined ? {} : { pageBytes: pageSize }
+  const report = await inspectStream(input.source, { tables: deviceTables, live: input.live, progress, ...pageBytes })
   done()
   if (json) await printLines([reportJsonText(report)])
-  else await printLines(reportText(report, { fields, bufferBytes: Number(bufferBytes) }))
+  else await printLines(reportText(report, { fields, bufferBytes }))
   if (report.problems.some((p) => p.fatal || p.damage)) process.exitCode = 1
 }

@@ -1,11 +1,13 @@
 import { fstatSync, readSync } from 'node:fs'
 import { open } from 'node:fs/promises'
-import { type Channel, silentLogger, type Transport } from '@ferryvm/core'
+import { silentLogger, type Transport } from '@ferryvm/core'
 import { type ByteSource, channelSource, fileSource, type PositionedReader } from '@ferryvm/stream'
 import { UsageError } from '../usage-error.ts'
 
 export interface OpenSource extends AsyncDisposable {
   readonly source: ByteSource
+  /** Its sender may wait for us at the end. */
+  readonly live: boolean
   /** For messages. */
   readonly name: string
 }
@@ -34,7 +36,7 @@ export async function openSource(name: string): Promise<OpenSource> {
     const facts = await file.stat()
     if (facts.isDirectory()) throw new UsageError(`${name}: this is a folder`)
     const source = facts.isFile() ? fileSource(positioned(file.fd), facts.size) : inOrder(file)
-    return { source, name, [Symbol.asyncDispose]: () => file.close() }
+    return { source, name, live: false, [Symbol.asyncDispose]: () => file.close() }
   } catch (error) {
     await file.close()
     throw error
@@ -57,7 +59,12 @@ const inOrder = (file: Reader): ByteSource =>
 async function standardInput(): Promise<OpenSource> {
   const facts = fstatSync(0)
   const source = facts.isFile() ? fileSource(positioned(0), facts.size) : chunksSource(process.stdin)
-  return { source, name: 'standard input', [Symbol.asyncDispose]: async () => void process.stdin.destroy() }
+  return {
+    source,
+    name: 'standard input',
+    live: false,
+    [Symbol.asyncDispose]: async () => void process.stdin.destroy(),
+  }
 }
 
 /** Pipes may be non-blocking: reading the descriptor itself would fail where nothing has come yet. */
@@ -86,13 +93,8 @@ async function listen(transport: Transport, address: string, name: string): Prom
     console.error(`waiting on ${transport.scheme}:${transport.formatAddress?.(listener.address) ?? address}`)
   for await (const channel of listener) {
     await listener[Symbol.asyncDispose]()
-    return channelSourceOf(channel, name)
+    const source = channelSource(channel)
+    return { source, name, live: channel.features.has('shutdown'), [Symbol.asyncDispose]: () => channel.close() }
   }
   throw new UsageError(`${name}: nobody connected`)
 }
-
-const channelSourceOf = (channel: Channel, name: string): OpenSource => ({
-  source: channelSource(channel),
-  name,
-  [Symbol.asyncDispose]: () => channel.close(),
-})

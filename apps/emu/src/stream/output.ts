@@ -1,10 +1,11 @@
-import { open, rename, rm } from 'node:fs/promises'
+import { open, rename, rm, stat } from 'node:fs/promises'
 import type { ByteSink } from '@ferryvm/stream'
 import { UsageError } from '../usage-error.ts'
 
 /** Writes a file that is there only once it is whole. `-`: standard output, as it comes. */
 export async function writeOutput<T>(path: string, write: (sink: ByteSink) => Promise<T>): Promise<T> {
   if (path === '-') return write({ write: (bytes) => onStdout(bytes) })
+  if ((await stat(path).catch(() => undefined))?.isDirectory()) throw new UsageError(`-o ${path}: this is a folder`)
   const partial = `${path}.part`
   const file = await open(partial, 'w').catch((cause: Error) => {
     throw new UsageError(`-o ${path}: ${cause.message}`, { cause })

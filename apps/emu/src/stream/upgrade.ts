@@ -34,6 +34,7 @@ async function upgrade(name: string, { to, output, nudge, force }: UpgradeOption
   const result = await writeOutput(output, (sink) =>
     upgradeStream(input.source, sink, to as keyof typeof CONVERSIONS, {
       tables: deviceTables,
+      live: input.live,
       progress,
       nudge: nudge ?? false,
       force: force ?? false,

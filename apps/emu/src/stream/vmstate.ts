@@ -1,12 +1,12 @@
 import { silentLogger } from '@ferryvm/core'
 import { createMigration } from '@ferryvm/migration'
-import { checkDumps, checkText, dumpTables, formatDump, parseDump } from '@ferryvm/stream'
+import { checkDumps, checkText, dumpTables, formatDump } from '@ferryvm/stream'
 import type { Command } from 'commander'
 import { nullBackends } from '../backends.ts'
 import { buildMachine } from '../machine-options.ts'
 import { type RunOptions, runCommand } from '../run-options.ts'
-import { readDump } from './explain.ts'
 import { printLines } from './print.ts'
+import { readDump } from './read-dump.ts'
 import { sectionTables } from './section-tables.ts'
 
 /** `emu vmstate dump|check` */
@@ -22,7 +22,7 @@ export function addVmstate(program: Command): void {
     .command('check')
     .description('what changed between two dumps, and what it does to streams; exit status 1 when older streams break')
     .argument('<old>', 'what emu vmstate dump, or -dump-vmstate of a QEMU, wrote')
-    .argument('<new>')
+    .argument('<new>', 'the same of the later one')
     .option('--json', 'for programs')
     .exitOverride()
     .action(check)
@@ -36,7 +36,7 @@ async function dump(options: RunOptions): Promise<void> {
 }
 
 async function check(before: string, after: string, { json }: { json?: true }): Promise<void> {
-  const changes = checkDumps(parseDump(await readDump(before)), parseDump(await readDump(after)))
+  const changes = checkDumps(await readDump(before), await readDump(after))
   await printLines(json ? [JSON.stringify(changes)] : checkText(changes))
   if (changes.some((c) => c.effect === 'breaks')) process.exitCode = 1
 }

@@ -82,7 +82,7 @@ function convertFields(
       out[at] = { ...before, values, bytes }
     } else {
       const at = indexOf(rule.field)
-      out[at] = retyped(out[at]!, rule.type, rule.name ?? rule.field, where, refuse)
+      out[at] = retyped(out[at]!, rule, where, refuse)
     }
   }
   return out
@@ -90,15 +90,14 @@ function convertFields(
 
 function retyped(
   field: FieldNode,
-  type: string,
-  name: string,
+  { type, field: old, name = old, cut = false }: Extract<FieldRule, { field: string }>,
   where: string,
   refuse: (reason: string) => void,
 ): FieldNode {
   const leaf = leafOf(type)!
   const before = integerOf(field, where)
   const [least, most] = leaf.range ?? [0n, 1n]
-  if (before < least || before > most) refuse(`${where} ${field.name} = ${show(before)} does not fit ${type}`)
+  if (!cut && (before < least || before > most)) refuse(`${where} ${field.name} = ${show(before)} does not fit ${type}`)
   const bits = BigInt.asUintN(leaf.bytes * 8, before)
   const value = type === 'bool' ? (before & 1n) === 1n : leaf.bytes === 8 ? bits : Number(bits)
   return { ...field, name, type, bytes: leaf.bytes, values: [value] }

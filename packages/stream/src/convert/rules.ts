@@ -8,8 +8,8 @@ export type FieldRule =
   | { readonly after: string; readonly insert: readonly NewField[] }
   /** New fields in the place of one. */
   | { readonly replace: string; readonly by: readonly NewField[] }
-  /** The same value in another type, perhaps under another name. */
-  | { readonly field: string; readonly type: string; readonly name?: string }
+  /** The same value in another type, perhaps under another name. `cut`: upper bits mean nothing; else they must be 0. */
+  | { readonly field: string; readonly type: string; readonly name?: string; readonly cut?: boolean }
   | { readonly set: string; readonly value: Scalar }
   /** `allowed`: other bits mean that the guest uses something the receiver does not have. */
   | {

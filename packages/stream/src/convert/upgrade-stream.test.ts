@@ -96,6 +96,15 @@ describe('a guest that depends on what 7.2 lacks', () => {
   })
 })
 
+it('counters that firmware has opened with -1 keep the 32 bits that there are', async () => {
+  const sink = new BytesSink()
+  const opened = [parseAssignment('cpu/0:env.mcounteren=0xffffffffffffffff')]
+  await editStream(bytesSource(load('rv72-bm-pci-smp2')), sink, opened)
+  const report = await read((await upgrade(sink.bytes(), '10.0')).stream)
+  const cpu = report.sections.find((s) => s.idstr === 'cpu' && s.instanceId === 0)!.state!
+  expect(cpu.fields.find((f) => f.name === 'env.mcounteren')).toMatchObject({ type: 'uint32', values: [0xffff_ffff] })
+})
+
 describe('what has no rules', () => {
   it.runIf(stockStreams.includes('x86-72-q35-vtd'))('another machine is refused', async () => {
     await expect(upgrade(load('x86-72-q35-vtd'), '10.0')).rejects.toThrow(/machine pc-q35-7.2; rules exist for virt/)

@@ -13,7 +13,8 @@ const MENVCFG_72 = (1n << 63n) | (1n << 62n) | 0xf1n
 const VEXT_1_0 = 0x10000n
 
 const u64 = (name: string) => ({ name, type: 'uint64', value: 0n })
-const narrow = (field: string) => ({ field, type: 'uint32' })
+/** Registers of 32 bits, in which 7.2 keeps whatever was written: firmware writes -1. */
+const narrow = (field: string) => ({ field, type: 'uint32', cut: true })
 const wide = (field: string) => ({ field, type: 'uint64' })
 const aia = (field: string) => ({
   drop: field,

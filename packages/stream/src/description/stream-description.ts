@@ -176,3 +176,11 @@ export function findDescription(tail: Uint8Array): number {
   }
   return -1
 }
+
+/** Whether a description is there as a whole, and nothing behind it. */
+export function endsWithDescription(bytes: Uint8Array): boolean {
+  if (bytes.at(-1) !== 0x7d) return false
+  const at = findDescription(bytes)
+  if (at < 0) return false
+  return new DataView(bytes.buffer, bytes.byteOffset).getUint32(at + 1) === bytes.length - at - 5
+}

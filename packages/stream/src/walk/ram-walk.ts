@@ -64,6 +64,8 @@ export class RamWalk {
   /** From the configuration's capabilities. */
   ignoreShared = false
   mappedRam = false
+  /** Nothing may be asked for that need not come. */
+  live = false
   #outside = false
   #pauseAt = 0
 
@@ -83,7 +85,8 @@ export class RamWalk {
       if (cursor.available < RECORD_HEAD_BYTES + this.pageBytes || cursor.position >= this.#pauseAt) {
         this.#pauseAt = cursor.position + PAUSE_BYTES
         progress(cursor.position)
-        yield RECORD_HEAD_BYTES + this.pageBytes
+        if (this.live) yield* this.#wholeRecord()
+        else yield RECORD_HEAD_BYTES + this.pageBytes
         if (cursor.available < 8) this.#truncated('a RAM record', 8)
       }
       const at = cursor.start
@@ -164,6 +167,29 @@ export class RamWalk {
       record.at = at
       cursor.start = at + head + payload
       visit?.call(this.#visitor, record)
+    }
+  }
+
+  /** Until the record that begins here is all there. */
+  *#wholeRecord(): Generator<number, void> {
+    const cursor = this.#cursor
+    yield 8
+    if (cursor.available < 8) return
+    const flags = cursor.u32(4) & FLAG_MASK
+    const kind = flags & ~RamFlag.CONTINUE
+    if (!(kind & (RamFlag.ZERO | RamFlag.PAGE | RamFlag.XBZRLE | RamFlag.COMPRESS))) return
+    let head = 8
+    if (!(flags & RamFlag.CONTINUE)) {
+      yield 9
+      if (cursor.available < 9) return
+      head += 1 + cursor.u8(8)
+    }
+    for (let payload = 0; ; ) {
+      yield head + payload
+      if (cursor.available < head + payload) return
+      const wanted = Math.abs(this.#payloadBytes(kind, cursor.start + head, cursor.available - head, cursor.position))
+      if (wanted <= payload) return
+      payload = wanted
     }
   }
 

@@ -10,6 +10,7 @@ import {
 import {
   bytesOf,
   type DeviceDescription,
+  endsWithDescription,
   findDescription,
   isPageSize,
   MAX_DESCRIPTION_BYTES,
@@ -37,6 +38,11 @@ export interface WalkOptions {
   readonly tables?: TableLookup
   /** Bytes done, and in all where that is known; at most once per 256 KiB. */
   readonly progress?: (position: number, size: number | undefined) => void
+  /**
+   * The sender may wait for an answer when it has sent everything: nothing is awaited behind the description. For sockets; a
+   * pipe or file ends, and what follows the stream in it is worth a word.
+   */
+  readonly live?: boolean
   /** Bytes of a guest page, where neither description nor configuration says it. Default 4096. */
   readonly pageBytes?: number
   readonly bounds?: Partial<WalkBounds>
@@ -127,6 +133,7 @@ class ElementWalk {
     this.#size = size
     this.#ram = new RamWalk(cursor, visitor, this.#bounds)
     this.#ram.pageBytes = options.pageBytes ?? 4096
+    this.#ram.live = options.live ?? false
     this.#lookedAhead = description !== undefined
     if (description) this.#describe(description)
   }
@@ -179,7 +186,7 @@ class ElementWalk {
     if (cursor.u32() !== STREAM_MAGIC)
       throw new WalkStop(
         0,
-        `this is no migration stream: it starts with ${hex(cursor.peek(4))}`,
+        `this is no migration stream: it starts ${foreignFormat(cursor.peek(8)) ?? `with ${hex(cursor.peek(4))}`}`,
         '51 45 56 4d ("QEVM")',
       )
     if (cursor.u32(4) !== STREAM_VERSION)
@@ -408,13 +415,21 @@ class ElementWalk {
     this.#previous = ` after section ${printable(header.idstr)}/${header.instanceId}`
   }
 
+  /** How much more is asked for where nobody knows how much there is. */
+  get #step(): number {
+    return this.#options.live ? 1 : 1 << 16
+  }
+
   /** Of a source that cannot seek: what follows is taken in until it ends, because the description is there. */
   *#lookAhead(): Generator<Wait, void> {
     if (this.#lookedAhead) return
     this.#lookedAhead = true
     const cursor = this.#cursor
-    while (!cursor.ended && cursor.available < this.#bounds.sectionBytes) yield cursor.available + (1 << 16)
-    if (!cursor.ended) return
+    const whole = () => this.#options.live === true && endsWithDescription(cursor.peek(cursor.available))
+    while (!cursor.ended && !whole()) {
+      if (cursor.available >= this.#bounds.sectionBytes) return
+      yield cursor.available + this.#step
+    }
     const at = findDescription(cursor.peek(cursor.available))
     if (at < 0) return
     const length = Math.min(cursor.available - at - 5, MAX_DESCRIPTION_BYTES)
@@ -560,7 +575,7 @@ class ElementWalk {
           `7e and section id ${sectionId} after its state; ${cursor.available} bytes of it are there`,
         )
       }
-      yield Math.min(cursor.available + (1 << 16), this.#bounds.sectionBytes)
+      yield Math.min(cursor.available + this.#step, this.#bounds.sectionBytes)
     }
   }
 
@@ -632,7 +647,7 @@ class ElementWalk {
     const offset = cursor.position
     let bytes = 0
     for (;;) {
-      yield 1
+      if (!this.#options.live) yield 1
       if (cursor.available === 0) break
       this.#visitor.trailing?.(cursor.peek(cursor.available), cursor.position)
       bytes += cursor.available
@@ -640,6 +655,21 @@ class ElementWalk {
     }
     if (bytes > 0) this.#report({ offset, message: `${bytes} bytes follow the stream`, fatal: false })
   }
+}
+
+/** What people have in their hands instead, and what helps. */
+const FOREIGN: readonly (readonly [start: string, advice: string])[] = [
+  ['1f8b', 'as what gzip writes does; unpack it first'],
+  ['28b52ffd', 'as what zstd writes does; unpack it first'],
+  ['fd377a58', 'as what xz writes does; unpack it first'],
+  ['514649fb', 'as a qcow2 image does, not what savevm has put into it'],
+  ['4c696276697274', "as libvirt's save images do; the stream is behind its XML, where 51 45 56 4d stands"],
+  ['7b', 'as JSON does'],
+  ['7f454c46', 'as an ELF file does'],
+]
+function foreignFormat(bytes: Uint8Array): string | undefined {
+  const start = hex(bytes).replaceAll(' ', '')
+  return FOREIGN.find(([known]) => start.startsWith(known))?.[1]
 }
 
 const hex = (bytes: Uint8Array): string => [...bytes].map((b) => b.toString(16).padStart(2, '0')).join(' ')
