@@ -16,6 +16,8 @@ const PAGE = 4096
 /** A way out as one constant: at / 2, instructions done since the block began, LEAVE, and whether to interpret one. */
 const DONE_BITS = 9
 const WHY_BITS = 4
+/** Instructions that may be left to count: a way out has room for {@link DONE_BITS}, and a block may add some 200. */
+const MAX_UNCOUNTED = 250
 /** Bytes on either side that are left for `at`. */
 const OUT_REACH = 2 ** (32 - DONE_BITS - WHY_BITS - 1)
 
@@ -195,59 +197,57 @@ class RegionWriter implements RegionContext {
 
   // Structured control flow.
 
-  #tree(node: Node): void {
+  /** @param done instructions on the way here that are not counted yet */
+  #tree(node: Node, done = 0): void {
     const merges = node.children.filter((child) => child.isMerge).sort((a, b) => a.index - b.index)
-    const inside = () => this.#within(node, merges)
     if (!node.isLoop) {
-      inside()
+      this.#within(node, merges, done)
       return
     }
+    this.#retire(done)
     this.body.loop((label) => {
       this.#loops.set(node, label)
-      inside()
+      this.#within(node, merges, 0)
     })
   }
 
   /** The node's own code, inside of one block for each merge that it dominates; a merge's code follows its block. */
-  #within(node: Node, merges: readonly Node[]): void {
+  #within(node: Node, merges: readonly Node[], done: number): void {
     const last = merges.at(-1)
     if (!last) {
-      this.#block(node)
+      this.#block(node, done)
       return
     }
     this.body.block((label) => {
       this.#merges.set(last, label)
-      this.#within(node, merges.slice(0, -1))
+      this.#within(node, merges.slice(0, -1), done)
     })
     this.#tree(last)
   }
 
-  #block(node: Node): void {
+  #block(node: Node, done: number): void {
     const { body } = this
     const { steps, end } = node.block
     this.#node = node
-    this.#done = 0
+    this.#done = done
     body.scope(() => {
       this.#emit.beginBlock(this.#env.groups ? groupAccesses(steps) : NO_GROUPS)
       for (const step of steps) this.#run(step)
     })
     switch (end.kind) {
       case 'branch':
-        body.scope(() => this.#emit.run(end.step))
-        this.#retire(1)
-        body.if(this.#emit.condition!, () => this.#follow(node, end.taken))
-        this.#follow(node, end.next)
+        this.#run(end.step)
+        this.#followEither(node, this.#emit.condition!, end.taken, end.next)
         return
       case 'jump':
         if (end.step) this.#run(end.step)
-        this.#retire(0)
-        this.#follow(node, end.to)
+        this.#follow(node, end.to, this.#done)
         return
       case 'call':
         this.#call(node, end.step, end.target, end.next)
         return
       case 'step':
-        this.#retire(0)
+        this.#retire(this.#done)
         this.#saveAll(this.#plan.dirtyAtEnd(node))
         body.call(this.#env.step, [this.address(end.step.at), this.#budget.get])
         this.#goOnIfAt(node, end.next)
@@ -274,16 +274,29 @@ class RegionWriter implements RegionContext {
     this.#done++
   }
 
-  /** Counts the block's instructions so far, and some more. */
-  #retire(more: number): void {
-    const done = this.#done + more
+  /** Counts so many instructions. */
+  #retire(done: number): void {
     this.#done = 0
     if (done > 0) this.body.set(this.#budget, i32.sub(this.#budget.get, i32.const(done)))
   }
 
-  /** Goes to where an edge leads. Everything that the block did is counted. */
-  #follow(from: Node, edge: Edge): void {
+  #followEither(node: Node, condition: I32, taken: Edge, next: Edge): void {
+    const done = this.#done
+    this.body.if(condition, () => this.#follow(node, taken, done))
+    this.#follow(node, next, done)
+  }
+
+  /**
+   * Goes to where an edge leads.
+   * @param done what is not counted yet: a block that is reached only from here goes on counting
+   */
+  #follow(from: Node, edge: Edge, done: number): void {
     const { body } = this
+    const isInline = edge.block && this.#isInline(from, this.#flow.nodeOf(edge.block))
+    if (!isInline || done > MAX_UNCOUNTED) {
+      this.#retire(done)
+      done = 0
+    }
     if (!edge.block) {
       this.#saveAll(this.#plan.dirtyAtEnd(from))
       this.#jumpOut(edge.at)
@@ -299,7 +312,12 @@ class RegionWriter implements RegionContext {
       body.if(wantsOut(this.hartBase, this.#budget.get), () => this.#leaveBy(way, at, LEAVE.poll, false))
       body.br(this.#loops.get(to)!)
     } else if (to.isMerge) body.br(this.#merges.get(to)!)
-    else this.#tree(to)
+    else this.#tree(to, done)
+  }
+
+  /** Is a block written right where its only predecessor goes to it? */
+  #isInline(from: Node, to: Node): boolean {
+    return to.index > from.index && !to.isMerge
   }
 
   #chosen(block: Block, choice: number): number {
@@ -318,7 +336,7 @@ class RegionWriter implements RegionContext {
         return
       }
       body.block((label) => nest(index - 1, [label, ...labels]))
-      this.#follow(node, choices[index])
+      this.#follow(node, choices[index], 0)
     }
     nest(choices.length - 1, [])
   }
@@ -409,7 +427,7 @@ class RegionWriter implements RegionContext {
       this.#step = step
       this.#emit.run(step)
       const to = target === undefined ? body.hold('i64', this.#emit.target!) : this.address(target)
-      this.#retire(1)
+      this.#retire(this.#done + 1)
       this.#saveAll(this.#plan.dirtyAtEnd(node))
       body.if(i32.ge_u(this.#depth.get, i32.const(MAX_DEPTH)), () => this.#return(to))
       const number = this.#regionAt(target, to, () => {
@@ -455,7 +473,7 @@ class RegionWriter implements RegionContext {
       this.#step = step
       this.#emit.run(step)
       const target = body.hold('i64', this.#emit.target!)
-      this.#retire(1)
+      this.#retire(this.#done + 1)
       if (!isReturn) {
         this.#goElsewhere(node, target)
         return
@@ -488,7 +506,7 @@ class RegionWriter implements RegionContext {
       this.#step = step
       this.#emit.run(step)
       const target = body.hold('i64', this.#emit.target!)
-      this.#retire(1)
+      this.#retire(this.#done + 1)
       const least = Math.min(...targets.map(({ at }) => at))
       const most = Math.max(...targets.map(({ at }) => at))
       const distance = body.hold('i64', i64.sub(target, this.address(least)))
@@ -502,7 +520,7 @@ class RegionWriter implements RegionContext {
           return
         }
         body.block((label) => nest(index - 1, [labels[0], label, ...labels.slice(1)]))
-        this.#follow(node, targets[index])
+        this.#follow(node, targets[index], 0)
       }
       body.block((otherwise) => nest(targets.length - 1, [otherwise]))
       this.#goElsewhere(node, target)

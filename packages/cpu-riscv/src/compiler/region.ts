@@ -150,7 +150,7 @@ export function formRegion(source: RegionSource, entryAt: number): Region | unde
           end = { kind: 'jump', to: { at, block: undefined } }
       } else {
         const targets = switches.get(at)?.map((to): Edge => ({ at: to, block: undefined }))
-        end = targets ? { kind: 'switch', step, targets } : endOf(step)
+        end = targets ? { kind: 'switch', step, targets } : endOf(step, plain.at(-1))
         at += step.bytes
       }
     }
@@ -208,7 +208,14 @@ function kindOf({ row, operands }: Decoded, fusesMultiplyAdd: boolean): RowKind 
   return row.extension === 'zicsr' && hasCsrCode(operands.imm) ? 'plain' : rowKind(row, fusesMultiplyAdd)
 }
 
-function endOf(step: Step): End {
+/** Where a call goes that is an auipc and a jalr. */
+function farTarget({ decoded: { operands } }: Step, before: Step | undefined): number | undefined {
+  if (before?.decoded.row.name !== 'auipc' || before.decoded.operands.rd !== operands.rs1) return undefined
+  return (before.at + before.decoded.operands.imm + operands.imm) & ~1
+}
+
+/** @param before the instruction before it, in the same block */
+function endOf(step: Step, before?: Step): End {
   const { at, bytes, decoded, kind } = step
   const { rd, rs1, imm } = decoded.operands
   const edge = (to: number): Edge => ({ at: to, block: undefined })
@@ -222,7 +229,7 @@ function endOf(step: Step): End {
     case 'jumpRegister':
       return rd === 0
         ? { kind: 'indirect', step, isReturn: LINK.has(rs1) }
-        : { kind: 'call', step, target: undefined, next: edge(at + bytes) }
+        : { kind: 'call', step, target: farTarget(step, before), next: edge(at + bytes) }
     case 'step':
       return { kind, step, next: edge(at + bytes) }
     default:
