@@ -27,7 +27,7 @@ import { answerSample } from './sampler.ts'
 /** Instructions between two looks at the time. */
 const BUDGET = 20_000
 /** Regions of compiled code that share a module, when there are enough of them. */
-const BATCH = 8
+const BATCH = 24
 /** With a threshold below, code is compiled before there is a way to know what of it will run: for tests. */
 const SPECULATION = 8
 /** Exits without such a look, when a guest keeps leaving the interpreter. */
