@@ -1,4 +1,3 @@
-import { parentPort, workerData } from 'node:worker_threads'
 import { virtualNsReader } from '@ferryvm/core'
 import { ControlBlock } from '../hart/control.ts'
 import { GuestViews } from '../hart/guest-views.ts'
@@ -11,16 +10,17 @@ import { MmioClient } from './mailbox.ts'
 import { Neighbours } from './neighbours.ts'
 import { Fatal, RunState } from './requests.ts'
 import type { HartMessage, StartMessage } from './start-message.ts'
+import { postToStarter, threadData } from './threads.ts'
 
 /** Entry of a hart's thread: builds the hart over shared memory and stays in its loop until told to leave. */
-const start = workerData as StartMessage
+const start = (await threadData()) as StartMessage
 const buffer = start.memory.buffer as unknown as SharedArrayBuffer
 const harts = start.hartBases.map((base, index) => new HartState(buffer, base, index))
 const hart = harts[start.index]
 const control = new ControlBlock(buffer, start.controlBase)
 const profile = PROFILES[start.profile]
 const views = new GuestViews(start.memory, start.logOffsets)
-const post = (message: HartMessage): void => parentPort!.postMessage(message)
+const post = (message: HartMessage): void => postToStarter(message)
 
 try {
   const others = harts.length > 1 ? new Neighbours(hart, harts, views, start.codeHoldersBase) : undefined

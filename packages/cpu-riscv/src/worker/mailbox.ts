@@ -1,4 +1,4 @@
-import { type PhysicalMap, pageMissingIn } from '@ferryvm/core'
+import { nextTurn, type PhysicalMap, pageMissingIn } from '@ferryvm/core'
 import type { HartState } from '../hart/hart-state.ts'
 import { COUNTER, WORD } from '../hart/hart-state.ts'
 import { LAYOUT } from '../hart/layout.ts'
@@ -127,7 +127,7 @@ export class MmioServer {
       const now = performance.now()
       if (served) spinEnd = now + SPIN_MS
       if (now > turnEnd) {
-        setImmediate(() => this.#listen())
+        void nextTurn().then(() => this.#listen())
         return
       }
       if (now < spinEnd || Atomics.load(this.#doorbell, 0) !== seen) continue

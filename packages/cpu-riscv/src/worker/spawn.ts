@@ -1,13 +1,12 @@
-import { setFlagsFromString } from 'node:v8'
-import { Worker } from 'node:worker_threads'
 import type { HartMessage, StartMessage } from './start-message.ts'
+import { startThread } from './threads.ts'
 
 /**
  * V8 frees single wasm functions that a better tier replaced, wrappers of imports among them, which all threads of a process
  * share. When threads come and go that can free a wrapper twice, which ends the process. Modules are still freed as a
- * whole. See docs/decisions/2026-11-28-no-wasm-code-gc.md.
+ * whole. See docs/decisions/2026-11-28-no-wasm-code-gc.md. A browser has its own flags.
  */
-setFlagsFromString('--no-wasm-code-gc')
+globalThis.process?.getBuiltinModule?.('node:v8').setFlagsFromString('--no-wasm-code-gc')
 
 /** What a hart throws away at once, mostly BigInts: V8 would let 48 MiB of it gather, and gains nothing by it. */
 const YOUNG_GENERATION_MIB = 6
@@ -29,34 +28,28 @@ export function spawnHart(
 ): Promise<HartThread> {
   // Sources run as they are; the build puts the worker beside the package's entry.
   const file = import.meta.url.endsWith('.ts') ? './hart-worker.ts' : './hart-worker.js'
-  const worker = new Worker(new URL(file, import.meta.url), {
-    workerData: start,
-    name: `hart ${start.index}`,
-    resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MIB },
-  })
+  const thread = startThread(new URL(file, import.meta.url), `hart ${start.index}`, start, YOUNG_GENERATION_MIB)
   let expected = false
   return new Promise((resolve, reject) => {
-    const fail = (error: Error) => {
+    thread.onGone = (error) => {
+      if (expected) return
       expected = true
       reject(error)
       onError(error)
     }
-    worker.on('error', (error) => fail(error instanceof Error ? error : new Error(String(error))))
-    worker.on('exit', (code) => {
-      if (!expected) fail(new Error(`the thread of hart ${start.index} exited with code ${code}`))
-    })
-    worker.on('message', (message: HartMessage) => {
+    thread.onMessage = (data) => {
+      const message = data as HartMessage
       if (message.kind === 'ready') {
         resolve({
           async terminate() {
             expected = true
-            await worker.terminate()
+            await thread.terminate()
           },
         })
       } else {
         expected = true
         onStopped(message)
       }
-    })
+    }
   })
 }
