@@ -144,11 +144,13 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     throw new UsageError(`-cpu rv64,${property}: no property can be set; what harts have follows from -M virt,profile=`)
   }
   // `tcg`: what command lines for stock QEMU ask for.
-  const named = parseKeyvals(raw.accel, 'accel').accel
+  const { accel: named, ...accelProperties } = parseKeyvals(raw.accel, 'accel')
   const accel = named === 'tcg' ? DEFAULT_ACCELERATOR : ACCELERATORS.find((name) => name === named)
   if (!accel) {
     throw new UsageError(`-accel ${raw.accel}: unsupported accelerator (there are: ${ACCELERATORS.join(', ')})`)
   }
+  const [accelProperty] = Object.keys(accelProperties)
+  if (accelProperty && named !== 'tcg') throw new UsageError(`-accel ${named},${accelProperty}: no property can be set`)
   const memoryBytes = parseSize(
     /^[0-9.]+[a-z]?$/i.test(raw.memory) ? raw.memory : (parseKeyvals(raw.memory, 'size').size ?? ''),
     'M',
