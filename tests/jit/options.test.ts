@@ -5,13 +5,17 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { SpeedscopeFile } from '@ferryvm/machine'
 import { Ajv } from 'ajv'
-import { afterAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, describe, expect, it } from 'vitest'
 import { type EmuProcess, emu } from '../harness/emu.ts'
 import { scratchFolder } from '../stock-qemu/stock-qemu.ts'
 import { addi, encode, machineCode } from './guest-code.ts'
 
 const scratch = scratchFolder()
 afterAll(() => scratch.remove())
+const started: EmuProcess[] = []
+afterEach(() => {
+  for (const { child } of started.splice(0)) child.kill('SIGKILL')
+})
 
 /** `main`, at the start of RAM, calls `hot` for ever. */
 const HOT = 0x1000
@@ -33,6 +37,7 @@ async function infoJit(process: EmuProcess): Promise<string> {
 }
 async function inMonitor(args: readonly string[]): Promise<EmuProcess> {
   const process = emu(['run', '-serial', 'none', '-monitor', 'stdio', '-kernel', kernel, '-m', '32M', ...args])
+  started.push(process)
   await process.until('(qemu)', 60_000)
   return process
 }

@@ -135,6 +135,7 @@ async function openMonitors(
     if (where === 'stdio') {
       if (terminal) throw new UsageError('-qmp stdio: the terminal is the serial port; use -serial none or another')
       monitor.attachQmp({ readable: process.stdin, writable: process.stdout })
+      closers.push(letGoOfStdin)
       continue
     }
     closers.push(await listenForClients(where, (client) => monitor.attachQmp({ readable: client, writable: client })))
@@ -143,6 +144,7 @@ async function openMonitors(
     if (terminal)
       throw new UsageError('-monitor stdio: the terminal is the serial port; use -serial mon:stdio to share it')
     monitor.attachHmp({ readable: process.stdin, writable: process.stdout })
+    closers.push(letGoOfStdin)
   } else if (options.monitor !== 'none') {
     closers.push(
       await listenForClients(options.monitor, (client) => monitor.attachHmp({ readable: client, writable: client })),
@@ -150,6 +152,9 @@ async function openMonitors(
   }
   return closers
 }
+
+/** Who may still type must not keep the process. */
+const letGoOfStdin = async (): Promise<void> => void process.stdin.destroy()
 
 /** @returns hangs up on all of them, once they have what was written: a client that stays must not keep the process */
 async function listenForClients(where: string, attach: (client: Socket) => void): Promise<() => Promise<void>> {
