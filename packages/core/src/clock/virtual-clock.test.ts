@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { readVirtualNs, type Timer, VirtualClock } from './virtual-clock.ts'
+import { readVirtualNs, type Timer, VirtualClock, virtualNsReader } from './virtual-clock.ts'
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
@@ -21,6 +21,24 @@ describe('VirtualClock', () => {
     expect(readVirtualNs(clock.shared, clock.baseMs)).toBe(Number(stopped))
     clock.start()
     expect(clock.ns - stopped).toBeLessThan(1_000_000_000n)
+    clock.stop()
+  })
+
+  it('does not go back for a thread whose clock is rounded down', () => {
+    const clock = new VirtualClock()
+    clock.start()
+    const behind = virtualNsReader(clock.shared, clock.baseMs, true)
+    const ahead = virtualNsReader(clock.shared, clock.baseMs - 3_600_000, true)
+    const hour = 3_600_000_000_000
+    const first = behind()
+    expect(first).toBeLessThan(hour)
+    const seen = ahead()
+    expect(seen).toBeGreaterThan(hour)
+    expect(behind()).toBe(seen)
+    // Started again, it goes on from where it stood.
+    clock.stop()
+    clock.start()
+    expect(behind()).toBeLessThan(hour)
     clock.stop()
   })
 

@@ -11,6 +11,13 @@ export const hostNs = (baseMs: number): number => (performance.timeOrigin - base
 const OFFSET = 0
 const FROZEN = 1
 const RUNNING = 2
+/** An integer among them: the latest time that any thread has read since the clock was started. */
+const LATEST = 3
+/**
+ * A browser rounds the clock of each thread by itself, to 5 us at best. What one hart or device has seen of the time, the next one
+ * must not see go back.
+ */
+const ROUNDED = 'crossOriginIsolated' in globalThis
 
 export interface Timer {
   /** Virtual ns, or -1n when idle. */
@@ -45,6 +52,7 @@ export class VirtualClock {
   start(): void {
     if (this.running) return
     this.shared[OFFSET] = this.shared[FROZEN]! - hostNs(this.baseMs)
+    new BigInt64Array(this.shared.buffer)[LATEST] = BigInt(Math.floor(this.shared[FROZEN]!))
     this.shared[RUNNING] = 1
     this.#schedule()
   }
@@ -116,12 +124,31 @@ export class VirtualClock {
 }
 
 /** Virtual ns in any thread. @param shared {@link VirtualClock.shared} */
-export function readVirtualNs(shared: Float64Array, baseMs: number): number {
-  return shared[RUNNING] === 0 ? shared[FROZEN]! : shared[OFFSET]! + hostNs(baseMs)
+export const readVirtualNs = (shared: Float64Array<SharedArrayBuffer>, baseMs: number): number =>
+  virtualNsReader(shared, baseMs)()
+
+/**
+ * {@link readVirtualNs} for a thread that asks often.
+ * @param rounded whether clocks of other threads may be a little ahead of this one's
+ */
+export function virtualNsReader(
+  shared: Float64Array<SharedArrayBuffer>,
+  baseMs: number,
+  rounded = ROUNDED,
+): () => number {
+  const shiftMs = performance.timeOrigin - baseMs
+  const now = () => shared[OFFSET]! + (shiftMs + performance.now()) * 1e6
+  if (!rounded) return () => (shared[RUNNING] === 0 ? shared[FROZEN]! : now())
+  const words = new BigInt64Array(shared.buffer)
+  return () => (shared[RUNNING] === 0 ? shared[FROZEN]! : notBefore(words, now()))
 }
 
-/** {@link readVirtualNs} for a thread that asks often. */
-export function virtualNsReader(shared: Float64Array, baseMs: number): () => number {
-  const shiftMs = performance.timeOrigin - baseMs
-  return () => (shared[RUNNING] === 0 ? shared[FROZEN]! : shared[OFFSET]! + (shiftMs + performance.now()) * 1e6)
+function notBefore(words: BigInt64Array<SharedArrayBuffer>, ns: number): number {
+  const now = BigInt(Math.floor(ns))
+  for (let latest = Atomics.load(words, LATEST); now > latest; ) {
+    const before = Atomics.compareExchange(words, LATEST, latest, now)
+    if (before === latest) return Number(now)
+    latest = before
+  }
+  return Number(Atomics.load(words, LATEST))
 }
