@@ -19,10 +19,10 @@ describe.skipIf(missing)('the device tree beside the one of stock QEMU', () => {
   afterAll(() => rmSync(folder, { recursive: true }))
 
   const stocks = { 'qemu-7.2': { command: stockQemuCommand, args: [], env: {} }, 'qemu-10.0': stockQemu10() }
-  const stockTree = (profile: VirtProfile, harts: number) => {
-    const file = join(folder, `stock-${profile}-${harts}.dtb`)
+  const stockTree = (profile: VirtProfile, harts: number, more: string[] = []) => {
+    const file = join(folder, `stock-${profile}-${harts}-${more.length}.dtb`)
     const { command, args, env } = stocks[profile]!
-    execFileSync(command, [...args, '-M', `virt,dumpdtb=${file}`, '-smp', `${harts}`, '-m', '128M'], {
+    execFileSync(command, [...args, '-M', `virt,dumpdtb=${file}`, '-smp', `${harts}`, '-m', '128M', ...more], {
       stdio: 'pipe',
       env: { ...process.env, ...env },
     })
@@ -57,6 +57,12 @@ describe.skipIf(missing)('the device tree beside the one of stock QEMU', () => {
       },
     )
   }
+
+  it.skipIf(!stocks['qemu-10.0'])('says where a virtio IOMMU is', () => {
+    const stock = stockTree('qemu-10.0', 1, ['-nodefaults', '-device', 'virtio-rng-pci', '-device', 'virtio-iommu-pci'])
+    delete (stock.tree.children.chosen!.properties as Record<string, Uint8Array>)['rng-seed']
+    expect(printable(ourTree('qemu-10.0', 1, { virtioIommu: 2 << 3 }))).toEqual(printable(stock.tree))
+  })
 })
 
 const printable = ({ properties, children }: FdtNode): object => ({

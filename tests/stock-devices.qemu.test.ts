@@ -1,8 +1,19 @@
 /** Linux with a virtio console, a virtio serial port and two network cards moves between `emu` and stock QEMU, both ways. */
-import { existsSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { virtconsole, virtioNet, virtioSerial, virtserialport } from '@ferryvm/devices-virtio'
+import { zstdDecompressSync } from 'node:zlib'
+import {
+  memoryBlock,
+  virtconsole,
+  virtioBlk,
+  virtioIommu,
+  virtioNet,
+  virtioRng,
+  virtioSerial,
+  virtserialport,
+} from '@ferryvm/devices-virtio'
 import { slirp, UserNet } from '@ferryvm/netdev'
 import { StreamNet } from '@ferryvm/netdev/node'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -186,4 +197,71 @@ describe.skipIf(missing && !required)('Linux', { timeout: 300_000 }, () => {
       }
     })
   }
+})
+
+/** Neither of our Linux kernels has a driver for it, so it is a guest that stock QEMU 10.0 recorded: two domains, a disk and entropy in them. */
+const recorded = resolve(import.meta.dirname, '../../shared/streams/rv100-bm-viommu-smp2.mig.zst')
+const noRecording = existsSync(recorded) ? no10 : 'recorded streams, ../shared/streams is not here'
+if (noRecording) console.warn(`skipped: ${noRecording}`)
+
+describe.skipIf(noRecording)('a guest with a virtio IOMMU', { timeout: 180_000 }, () => {
+  it('goes on here, on stock QEMU 10.0, and here again', async () => {
+    const screen = new Screen()
+    const kernel = join(folder.path, 'unused.bin')
+    const disk = join(folder.path, 'disk.img')
+    writeFileSync(kernel, new Uint8Array(4096))
+    writeFileSync(disk, new Uint8Array(2 ** 20))
+    const boot = { kernel, ramBytes: 16 * 2 ** 20, harts: 2, onOutput: screen.push }
+    const ours = (): PeerBoot => ({
+      ...boot,
+      devices: [
+        virtioIommu({}, { bus: 'pcie.0' }),
+        virtioBlk(
+          { drive: memoryBlock(new Uint8Array(2 ** 20)) },
+          { bus: 'pcie.0', options: { 'disable-legacy': 'on', iommu_platform: 'on' } },
+        ),
+        virtioRng({}, { bus: 'pcie.0' }),
+      ],
+    })
+    const drive = `file=${disk},if=none,id=d,format=raw,file.locking=off`
+    const stockArgs = [
+      ...['-drive', drive, '-device', 'virtio-iommu-pci'],
+      ...['-device', 'virtio-blk-pci,drive=d,disable-legacy=on,iommu_platform=on', '-device', 'virtio-rng-pci'],
+    ]
+    /** What the guest prints on each tick, with a number that grows. */
+    const ticks = () => [...screen.text.matchAll(/^T ([0-9a-f]{6}) M .* F /gm)].map(([, n]) => Number.parseInt(n!, 16))
+    const goesOn = async (where: string) => {
+      const before = ticks().length
+      await screen.until(`ticks ${where}`, () => ticks().length > before + 2)
+    }
+
+    let here = await createPeer('emu-10.0', 'destination', ours(), folder.path)
+    try {
+      const address = await here.listen('tcp:127.0.0.1:0')
+      const stream = zstdDecompressSync(readFileSync(recorded))
+      connect(Number(address.split(':').at(-1)), '127.0.0.1').end(stream)
+      await here.arrived()
+      await goesOn('here')
+      for (const kind of ['10.0', 'emu-10.0'] as const) {
+        const there = await createPeer(
+          kind,
+          'destination',
+          kind === '10.0' ? { ...boot, stockArgs } : ours(),
+          folder.path,
+        )
+        try {
+          await movePeer(here, there)
+        } catch (error) {
+          await there[Symbol.asyncDispose]()
+          throw error
+        }
+        here = there
+        await goesOn(`on ${kind}`)
+      }
+      const all = ticks()
+      expect(all.every((n, i) => i === 0 || n > all[i - 1]!)).toBe(true)
+    } finally {
+      await here[Symbol.asyncDispose]()
+    }
+  })
 })

@@ -4,9 +4,9 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { type VirtProfile, virtBoard } from '@ferryvm/board-virt'
+import { VIRT_PROFILES, type VirtProfile, virtBoard } from '@ferryvm/board-virt'
 import { intelIommu } from '@ferryvm/devices-iommu'
-import { memoryBlock, virtioBlk, virtioNet, virtioRng, virtioSerial } from '@ferryvm/devices-virtio'
+import { memoryBlock, virtioBlk, virtioIommu, virtioNet, virtioRng, virtioSerial } from '@ferryvm/devices-virtio'
 import { createMachine } from '@ferryvm/machine'
 import { createMigration } from '@ferryvm/migration'
 import {
@@ -28,15 +28,21 @@ export async function currentTables(): Promise<Record<string, VmstateDump>> {
   const dumps: Record<string, VmstateDump> = {}
   for (const profile of PROFILES) {
     const devices = [
-      intelIommu({}),
       virtioBlk({ drive: memoryBlock(new Uint8Array(512)) }, { bus: 'pcie.0' }),
       virtioRng({}, { bus: 'pcie.0' }),
       virtioSerial({}, { bus: 'pcie.0' }),
       virtioNet({}, { bus: 'pcie.0' }),
     ]
-    await using machine = await createMachine(virtBoard({ profile, ramBytes: 1 << 24, devices }))
-    await using _migration = createMigration({ machine, transports: [] })
-    dumps[profile] = dumpTables('virt', sectionTables(machine))
+    // A bus has one IOMMU at most, behind all others here: places of devices are the names of their tables.
+    const iommus = [intelIommu({}), ...(VIRT_PROFILES[profile].virtioIommu ? [virtioIommu({}, { bus: 'pcie.0' })] : [])]
+    const tables = new Map<string, ReturnType<typeof sectionTables>[number]>()
+    for (const iommu of iommus) {
+      const board = virtBoard({ profile, ramBytes: 1 << 24, devices: [...devices, iommu] })
+      await using machine = await createMachine(board)
+      await using _migration = createMigration({ machine, transports: [] })
+      for (const table of sectionTables(machine)) tables.set(table.type, table)
+    }
+    dumps[profile] = dumpTables('virt', [...tables.values()])
   }
   return dumps
 }

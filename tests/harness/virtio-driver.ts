@@ -29,9 +29,9 @@ export class GuestQueue {
   #nextDescriptor = 0
   availIdx = 0
 
-  constructor(bench: VirtioBench, index: number, size: number, iovaOffset = 0) {
+  constructor(bench: VirtioBench, index: number, size: number, iovaOffset = 0, memory = QUEUE_MEMORY) {
     this.bench = bench
-    const desc = QUEUE_MEMORY + index * QUEUE_MEMORY_BYTES
+    const desc = memory + index * QUEUE_MEMORY_BYTES
     // The legacy layout, which suits everybody.
     const avail = desc + 16 * size
     const used = Math.ceil((avail + 4 + 2 * size) / 4096) * 4096
@@ -93,7 +93,7 @@ const MODERN_BAR = 0x4000_0000
 export function startModern(
   bench: VirtioBench,
   slot: number,
-  { features = 1n << 32n, queueSize = 8, queues = 1, iovaOffset = 0 } = {},
+  { features = 1n << 32n, queueSize = 8, queues = 1, iovaOffset = 0, queueMemory = QUEUE_MEMORY } = {},
 ): { queues: GuestQueue[]; bar: number; notify(queue: number): void } {
   const bar = MODERN_BAR + slot * 0x1_0000
   bench.write(config(slot, 0x20), bar)
@@ -106,7 +106,7 @@ export function startModern(
   bench.write(bar + 12, features >> 32n)
   bench.write(bar + 20, 0xb, 1)
   const list = Array.from({ length: queues }, (_, index) => {
-    const queue = new GuestQueue(bench, index, queueSize, iovaOffset)
+    const queue = new GuestQueue(bench, index, queueSize, iovaOffset, queueMemory)
     bench.write(bar + 22, index, 2)
     bench.write(bar + 24, queueSize, 2)
     bench.write(bar + 32, queue.q.desc + iovaOffset, 8)

@@ -23,6 +23,8 @@ export interface VirtProfileFacts {
   readonly fwCfgEarly: boolean
   /** Knows the ACPI tables' RAM blocks and sections, so they may be sent. */
   readonly acpi: boolean
+  /** The board has a place for virtio-iommu. */
+  readonly virtioIommu: boolean
   readonly stream: Pick<StreamSettings, 'sendSwitchoverStart' | 'preemptAtSetup' | 'multifdBefore82'>
 }
 
@@ -35,6 +37,7 @@ export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
     startsAtEntry: false,
     fwCfgEarly: false,
     acpi: false,
+    virtioIommu: false,
     stream: { sendSwitchoverStart: false, preemptAtSetup: true, multifdBefore82: true },
   },
   'qemu-10.0': {
@@ -45,6 +48,7 @@ export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
     startsAtEntry: true,
     fwCfgEarly: true,
     acpi: true,
+    virtioIommu: true,
     stream: { sendSwitchoverStart: true, preemptAtSetup: false, multifdBefore82: false },
   },
 }

@@ -1,4 +1,11 @@
-import { type CharBackend, type DeviceFactory, type DeviceSpec, type Logger, silentLogger } from '@ferryvm/core'
+import {
+  type CharBackend,
+  DeviceConfigError,
+  type DeviceFactory,
+  type DeviceSpec,
+  type Logger,
+  silentLogger,
+} from '@ferryvm/core'
 import { type Accelerator, rv64 } from '@ferryvm/cpu-riscv'
 import { intelIommu } from '@ferryvm/devices-iommu'
 import { gpex } from '@ferryvm/devices-pci'
@@ -21,6 +28,7 @@ import {
 import {
   virtconsole,
   virtioBlk,
+  virtioIommu,
   virtioMmio,
   virtioNet,
   virtioRng,
@@ -73,9 +81,16 @@ const VTD_BYTES = 0x1000
  */
 export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
   const { profile = 'qemu-7.2', harts = 1, ramBytes = 128 * MiB, devices = [], log = silentLogger } = options
-  const { fwCfgEarly, acpi, stream, cpu, deviceTree } = VIRT_PROFILES[profile]
+  const { fwCfgEarly, acpi, virtioIommu: virtioIommuOnBoard, stream, cpu, deviceTree } = VIRT_PROFILES[profile]
   const fwCfgSpec = fwCfg({ harts, returnsAcpi: acpi }, { at: MAP.fwCfg })
   const boot = planBoot(options, ramBytes, profile)
+  const iommuRequester = requesterOf(devices, virtioIommu.type)
+  if (iommuRequester !== undefined && !virtioIommuOnBoard) {
+    throw new DeviceConfigError(
+      virtioIommu.type,
+      `this board has none with profile ${profile}; stock has it from 10.0 on`,
+    )
+  }
   const tree = () =>
     flattenDeviceTree(
       virtDeviceTree({
@@ -85,6 +100,7 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
         bootargs: options.append,
         initrd: boot.initrd,
         rngSeed: crypto.getRandomValues(new Uint8Array(32)),
+        virtioIommu: iommuRequester,
         vtd: devices.some((d) => d.definition.type === intelIommu.type),
       }),
     )
@@ -130,6 +146,20 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
   }
 }
 
+/** Where the PCI bus will put the first device of that type. */
+function requesterOf(devices: readonly DeviceSpec[], type: string): number | undefined {
+  const onPci = devices.filter(({ definition, placement }) => definition.bus === 'pci' || placement.bus === 'pcie.0')
+  const slotOf = (addr: string) => Number.parseInt(addr.replace(/^0x/i, ''), 16)
+  const taken = new Set([0])
+  for (const { definition, placement } of onPci) {
+    let slot = placement.addr === undefined ? 1 : slotOf(placement.addr)
+    while (placement.addr === undefined && taken.has(slot)) slot++
+    if (definition.type === type) return slot << 3
+    taken.add(slot)
+  }
+  return undefined
+}
+
 const inItsPlace = (device: DeviceSpec): DeviceSpec =>
   device.definition.type === intelIommu.type
     ? { ...device, placement: { at: MAP.platformBus, ...device.placement } }
@@ -139,6 +169,7 @@ const inItsPlace = (device: DeviceSpec): DeviceSpec =>
 export const virtDevices: readonly DeviceFactory<any>[] = [
   intelIommu,
   virtioBlk,
+  virtioIommu,
   virtioNet,
   virtioRng,
   virtioSerial,

@@ -68,6 +68,7 @@ export class IommuBench {
           bench.bus = bus
           callback({
             bus,
+            functionAt: () => undefined,
             setIommu: (iommu) => {
               bench.iommu = iommu
             },

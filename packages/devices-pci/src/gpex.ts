@@ -92,7 +92,11 @@ export const gpex = defineDevice({
     ctx.registerVmstate(hostVmstate, hostVmstate.createState(), { path: '' })
     ctx.registerVmstate(busVmstate, { nirq: INTX_LINES, irq_count: bus.irqCount }, { path: '' })
     ctx.machine.provideBus(bus)
-    ctx.machine.provideIommuAttachPoint({ bus: bus.name, setIommu: (iommu) => bus.setIommu(iommu) })
+    ctx.machine.provideIommuAttachPoint({
+      bus: bus.name,
+      functionAt: (sourceId) => bus.function(sourceId)?.address,
+      setIommu: (iommu) => bus.setIommu(iommu),
+    })
     return {
       reset: () => root.reset(),
       resume: () => bus.recount(),

@@ -92,6 +92,10 @@ export class BusPciFunction implements PciFunction {
     this.#host.log.guestError('a message-signalled interrupt went nowhere', { device: this.#host.address, address })
   }
 
+  get address(): string {
+    return this.#host.address
+  }
+
   get config(): Uint8Array {
     return this.space.bytes
   }

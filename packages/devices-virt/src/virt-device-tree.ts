@@ -29,6 +29,8 @@ export interface VirtDeviceTreeOptions {
   readonly facts: DeviceTreeFacts
   /** How many virtio-mmio transports; default all 8. */
   readonly virtioMmio?: number
+  /** Requester id of a virtio IOMMU in front of the PCI bus. */
+  readonly virtioIommu?: number
   /** Says where the VT-d registers are, under the platform bus. `true`: at its start. */
   readonly vtd?: boolean | { readonly offset: number }
   /** By absolute path (`/soc/thing@1000`): nodes added, or merged into one that is there. Parents must exist. */
@@ -41,6 +43,8 @@ const VTD_REGISTERS_BYTES = 0x1000
 const UART = '/soc/serial@10000000'
 const HIGH_MMIO_ALIGN = 0x4_0000_0000
 const CACHE_BLOCK_BYTES = 64
+/** Those of IOMMUs begin here; others count from 1. */
+const IOMMU_PHANDLE = 0x8000
 
 /** Machine interrupt inputs of `riscv,cpu-intc`. */
 const IRQ = { msi: 3, mti: 7, sei: 9, mei: 11 }
@@ -86,7 +90,7 @@ export function virtDeviceTree(options: VirtDeviceTreeOptions): FdtNode {
       reg: cells64(0x10_0000, 0x1000),
       phandle: cells(testPhandle),
     }),
-    'pci@30000000': pciHost(ramBytes, plicPhandle),
+    'pci@30000000': pciHost(ramBytes, plicPhandle, options.virtioIommu),
   }
   for (let slot = 0; slot < (options.virtioMmio ?? 8); slot++) {
     const base = 0x1000_1000 + 0x1000 * slot
@@ -177,13 +181,13 @@ function cpusNode(
 }
 
 /** Spec: virt-machine.md section 5, below the table; section 2 for the swizzle. */
-function pciHost(ramBytes: number, plicPhandle: number): FdtNode {
+function pciHost(ramBytes: number, plicPhandle: number, iommu: number | undefined): FdtNode {
   const high = Math.ceil((RAM_BASE + ramBytes) / HIGH_MMIO_ALIGN) * HIGH_MMIO_ALIGN
   const map: number[] = []
   for (let slot = 0; slot < 4; slot++) {
     for (let pin = 1; pin <= 4; pin++) map.push(slot << 11, 0, 0, pin, plicPhandle, 32 + ((slot + pin - 1) % 4))
   }
-  return fdtNode({
+  const properties = {
     compatible: text('pci-host-ecam-generic'),
     device_type: text('pci'),
     'linux,pci-domain': cells(0),
@@ -203,7 +207,21 @@ function pciHost(ramBytes: number, plicPhandle: number): FdtNode {
     ),
     'interrupt-map-mask': cells(0x1800, 0, 0, 7),
     'interrupt-map': cells(...map),
-  })
+  }
+  if (iommu === undefined) return fdtNode(properties)
+  const translated = cells(0, IOMMU_PHANDLE, 0, iommu, iommu + 1, IOMMU_PHANDLE, iommu + 1, 0xffff - iommu)
+  const name = `virtio_iommu@${(iommu >> 3).toString(16)},${(iommu & 7).toString(16)}`
+  return fdtNode(
+    { ...properties, 'iommu-map': translated },
+    {
+      [name]: fdtNode({
+        compatible: text('virtio,pci-iommu', 'pci1af4,1057'),
+        reg: cells(iommu << 8, 0, 0, 0, 0),
+        '#iommu-cells': cells(1),
+        phandle: cells(IOMMU_PHANDLE),
+      }),
+    },
+  )
 }
 
 /** Our own extension, so with a compatible string of our own: stock's board has no VT-d. */

@@ -14,6 +14,7 @@ it('exports exactly this', () => {
     'segmentBytes',
     'virtconsole',
     'virtioBlk',
+    'virtioIommu',
     'virtioMmio',
     'virtioNet',
     'virtioRng',

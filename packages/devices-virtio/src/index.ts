@@ -1,8 +1,9 @@
-/** virtio devices (block, network, console, entropy), virtqueues, and the virtio-mmio slots of the `virt` board. */
+/** virtio devices (block, network, console, entropy, IOMMU), virtqueues, and the virtio-mmio slots of the `virt` board. */
 export { DmaOnLoadError } from './dma-on-load-error.ts'
 export { memoryBlock } from './memory-block.ts'
 export { type VirtioBlkOptions, virtioBlk } from './virtio-blk.ts'
 export { VirtioDevice, type VirtioLayoutFacts, type VirtioModel, type VirtioModelState } from './virtio-device.ts'
+export { virtioIommu } from './virtio-iommu/virtio-iommu.ts'
 export { type VirtioMmioOptions, virtioMmio } from './virtio-mmio.ts'
 export { virtioNet } from './virtio-net/virtio-net.ts'
 export { type VirtioRngOptions, virtioRng } from './virtio-rng.ts'

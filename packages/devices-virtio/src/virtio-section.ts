@@ -8,6 +8,7 @@ import {
   custom,
   type DeviceContext,
   defineVmstate,
+  type MigrationPriority,
   type QEMUFileReader,
   type QEMUFileWriter,
   u32Array,
@@ -70,16 +71,22 @@ const virtioVmstate = defineVmstate({
 const VERSION_1 = 1n << 32n
 const codec = compileVmstate(virtioVmstate)
 
-/** Registers the device's section. @param version of the device's vmstate; it is also the oldest that loads */
+/**
+ * Registers the device's section.
+ * @param version of the device's vmstate; it is also the oldest that loads
+ * @param priority for a device that others need when they are loaded
+ */
 export function registerVirtioSection(
   ctx: Pick<DeviceContext<unknown>, 'registerVmstate'>,
   device: VirtioDevice,
   version: number,
+  priority?: MigrationPriority,
 ): void {
   let finish = () => {}
   const vmstate = defineVmstate({
     name: device.name,
     version,
+    ...(priority !== undefined && { priority }),
     fields: {
       virtio: custom<VirtioDevice>({
         wire: 'virtio',
@@ -94,7 +101,7 @@ export function registerVirtioSection(
     // Looks into the rings, which may lie behind an IOMMU: a loader can hold this back until that one is there.
     postLoad: () => finish(),
   })
-  ctx.registerVmstate(vmstate, { virtio: device })
+  ctx.registerVmstate(vmstate, { virtio: device }, priority === undefined ? {} : { priority })
 }
 
 function save(device: VirtioDevice, out: QEMUFileWriter): void {

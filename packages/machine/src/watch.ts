@@ -80,6 +80,10 @@ export function watchWith(sanitizer: LoadOrderSanitizer | undefined): Watch {
           hart.setMtimecmp(value)
         },
       })),
-    attachPoint: (id, point) => ({ bus: point.bus, setIommu: (inner) => point.setIommu(iommu(id, inner)) }),
+    attachPoint: (id, point) => ({
+      bus: point.bus,
+      functionAt: (sourceId) => point.functionAt(sourceId),
+      setIommu: (inner) => point.setIommu(iommu(id, inner)),
+    }),
   }
 }

@@ -14,18 +14,28 @@ import {
 import { timerVmstate } from '@ferryvm/machine'
 import { slirpVmstate } from '@ferryvm/netdev'
 import type { SectionIdentity } from '@ferryvm/stream'
+import { aplicVmstate, imsicVmstate } from './aia-tables.ts'
 
 /** Tables of our devices, for streams without a description. Interrupt controllers know the number of harts only by what came. */
-export const virtTables = ({ idstr, version, harts, machine }: SectionIdentity): Vmstate<any> | undefined => {
+export const virtTables = ({ idstr, version, harts, machine, earlier }: SectionIdentity): Vmstate<any> | undefined => {
   // Devices on a bus have its path before their name.
   const name = idstr.slice(idstr.lastIndexOf('/') + 1)
-  return machine === undefined || machine === 'virt' ? virtTable(name, version, Math.max(1, harts)) : TABLES[name]
+  return machine === undefined || machine === 'virt'
+    ? virtTable(name, version, Math.max(1, harts), earlier)
+    : TABLES[name]
 }
 
-function virtTable(name: string, version: number, harts: number): Vmstate<any> | undefined {
+function virtTable(
+  name: string,
+  version: number,
+  harts: number,
+  earlier: ReadonlySet<string>,
+): Vmstate<any> | undefined {
   if (name === 'cpu') return version === 5 ? hartTables['cpu v5'] : version === 10 ? hartTables['cpu v10'] : undefined
   if (name === 'riscv_mtimer') return mtimerVmstate(harts)
   if (name === 'riscv_sifive_plic') return plicVmstate(2 * harts)
+  // With interrupt files to send to it has no wires.
+  if (name === 'riscv_aplic') return aplicVmstate(earlier.has('riscv_imsic') ? 0 : harts)
   return TABLES[name]
 }
 
@@ -39,6 +49,7 @@ const TABLES: Readonly<Record<string, Vmstate<any>>> = {
   fw_cfg: fwCfgVmstate,
   virt_acpi_build: acpiBuildVmstate,
   'iommu-intel': intelIommuVmstate,
+  riscv_imsic: imsicVmstate,
   slirp: slirpVmstate,
   globalstate: globalStateVmstate,
 }

@@ -216,7 +216,7 @@ export class DeviceHost {
       provideInterruptController() {},
       provideBus: (bus) => void this.buses.push(bus),
       provideIommuAttachPoint: (point) => void this.attachPoints.push(point),
-      onIommuAttachPoint: (bus, callback) => callback({ bus, setIommu() {} }),
+      onIommuAttachPoint: (bus, callback) => callback({ bus, functionAt: () => undefined, setIommu() {} }),
       requestReset: (reason) => void this.resetRequests.push(reason),
       requestShutdown: (reason) => void this.resetRequests.push(reason),
     }

@@ -14,5 +14,7 @@ export interface Iommu {
 /** Given to IOMMU devices by the machine: put yourself in front of a PCI bus. */
 export interface IommuAttachPoint {
   readonly bus: string
+  /** Where that requester is, as in `0000:00:01.0`; undefined: there is none. Known when all devices are there. */
+  functionAt(sourceId: number): string | undefined
   setIommu(iommu: Iommu): void
 }

@@ -10,6 +10,8 @@ export interface SectionIdentity {
   readonly machine?: string
   /** `cpu` sections so far: tables of interrupt controllers depend on their number. */
   readonly harts: number
+  /** idstrs of the sections before it. */
+  readonly earlier: ReadonlySet<string>
   /** The table asked for is that of a virtio device's own data, in the middle of its section. */
   readonly virtio?: VirtioLayoutFacts
 }

@@ -100,6 +100,9 @@ async function describedAtEnd({ size, readAt, bytes }: ByteSource): Promise<Stre
   return undefined
 }
 
+/** More sections than any machine has. */
+const MAX_EARLIER = 4096
+
 class ElementWalk {
   readonly #cursor: StreamCursor
   readonly #visitor: StreamVisitor
@@ -115,6 +118,7 @@ class ElementWalk {
   #footers: boolean | undefined
   #sections = 0
   #harts = 0
+  readonly #earlier = new Set<string>()
   #machine: string | undefined
   #previous = ''
   #section: SectionHeader | undefined
@@ -411,6 +415,7 @@ class ElementWalk {
     cursor.start += bytes
     const footer = yield* this.#footer(header)
     if (header.idstr === 'cpu') this.#harts++
+    if (this.#earlier.size < MAX_EARLIER) this.#earlier.add(header.idstr)
     this.#visitor.state?.(state, footer)
     this.#previous = ` after section ${printable(header.idstr)}/${header.instanceId}`
   }
@@ -503,7 +508,7 @@ class ElementWalk {
 
   #identity({ idstr, instanceId, version }: SectionHeader): SectionIdentity {
     const machine = this.#machine !== undefined && { machine: this.#machine }
-    return { idstr, instanceId, version, harts: this.#harts, ...machine }
+    return { idstr, instanceId, version, harts: this.#harts, earlier: this.#earlier, ...machine }
   }
 
   *#table(section: SectionIdentity): Generator<Wait, Vmstate<any> | undefined> {
