@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import { addColoCommands } from './colo/colo-commands.ts'
 import { demo } from './demo.ts'
+import { addImgCommands } from './img/img-commands.ts'
 import { printSections } from './info.ts'
 import { parseSize } from './keyval.ts'
 import { run } from './run.ts'
@@ -29,5 +30,6 @@ export function addEmulatorCommands(program: Command): void {
   )
   addVmstate(program)
   addTlsCommands(program)
+  addImgCommands(program)
   addColoCommands(program)
 }

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import { rawFile } from '@ferryvm/block/node'
+import { Drive } from '@ferryvm/block/node'
 import { type BootFiles, VIRT_PROFILES, type VirtProfile, virtBoard } from '@ferryvm/board-virt'
 import type { BlockBackend, DeviceSpec, Logger, Machine, Plugin } from '@ferryvm/core'
 import { embeddedGuestImage } from '@ferryvm/embedded-guest'
@@ -19,7 +19,7 @@ const PROPERTIES = ['profile', 'timer-nudge', 'check-load-order']
 export interface BuiltMachine {
   readonly machine: Machine
   readonly plugins: readonly Plugin[]
-  readonly drives: ReadonlyMap<string, { readonly file: string; readonly backend: BlockBackend }>
+  readonly drives: ReadonlyMap<string, Drive>
 }
 
 /** @throws UsageError, DeviceConfigError: what is wrong with the options; nothing is left open */
@@ -38,17 +38,25 @@ export async function buildMachine(options: RunOptions, backends: Backends, log:
     throw new UsageError(`-M virt,profile=${profile}: unknown profile (there are: ${PROFILES.join(', ')})`)
   }
   const plugins = await Promise.all(options.plugins.map(loadPlugin))
-  const drives = new Map<string, { file: string; backend: BlockBackend }>()
+  const drives = new Map<string, Drive>()
   const closeDrives = async () => {
-    for (const { backend } of drives.values()) await backend.close?.()
+    for (const drive of drives.values()) await drive.close()
   }
   try {
-    for (const { id, file, readOnly } of options.drives) {
+    // Both machines of a COLO pair have the disk open; its fence says who may use it.
+    const paired = Object.keys(options.colo).length > 0
+    for (const { id, file, format, readOnly, unlocked } of options.drives) {
       if (drives.has(id)) throw new UsageError(`-drive id=${id}: that id is taken`)
-      const backend = await rawFile(file, { readOnly }).catch((cause: Error) => {
+      const drive = await Drive.open(file, {
+        format,
+        readOnly,
+        unlocked: unlocked || paired,
+        inactive: options.incoming !== undefined && !paired,
+        warn: (message) => log.warn(message),
+      }).catch((cause: Error) => {
         throw new UsageError(`-drive file=${file}: ${cause.message}`, { cause })
       })
-      drives.set(id, { file, backend })
+      drives.set(id, drive)
     }
     const machine = await createMachine(
       virtBoard({
@@ -104,12 +112,12 @@ function embeddedGuest(params: Keyvals): Uint8Array {
 function deviceSpecs(
   options: RunOptions,
   plugins: readonly Plugin[],
-  drives: ReadonlyMap<string, { readonly backend: BlockBackend }>,
+  drives: ReadonlyMap<string, BlockBackend>,
   { chardevs, netdevs }: Backends,
 ): DeviceSpec[] {
   const catalog = new DeviceCatalog(
     plugins.flatMap((p) => p.devices ?? []),
-    { drive: new Map([...drives].map(([id, { backend }]) => [id, backend])), chardev: chardevs, netdev: netdevs },
+    { drive: drives, chardev: chardevs, netdev: netdevs },
   )
   const implied = options.drives
     .filter((d) => d.interface === 'virtio')

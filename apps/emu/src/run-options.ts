@@ -1,3 +1,4 @@
+import { IMAGE_FORMATS } from '@ferryvm/block'
 import { ACCELERATORS, type Accelerator, DEFAULT_ACCELERATOR } from '@ferryvm/board-virt'
 import { Command, Option } from 'commander'
 import { isOn, type Keyvals, parseKeyvals, parseSize } from './keyval.ts'
@@ -5,8 +6,14 @@ import { UsageError } from './usage-error.ts'
 
 export interface DriveOption {
   readonly id: string
+  /** Name of its node, for commands on block devices. */
+  readonly node: string
   readonly file: string
+  /** Default: what the file looks like. */
+  readonly format?: string
   readonly readOnly: boolean
+  /** Whoever else uses the file. */
+  readonly unlocked: boolean
   /** `if=none`: a -device refers to it; `if=virtio`: a virtio-blk-pci is made for it. */
   readonly interface: 'none' | 'virtio'
 }
@@ -38,6 +45,8 @@ export interface RunOptions {
   readonly monitor: string
   readonly qmp: readonly string[]
   readonly incoming?: string
+  /** Name of a snapshot to start from. */
+  readonly loadvm?: string
   /** A guest may come unencrypted from other hosts. */
   readonly allowPlaintext: boolean
   readonly startPaused: boolean
@@ -77,7 +86,11 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
       '--guest <params>',
       'of the embedded guest: dirtyBytes=16M,dirtyBytesPerSecond=16M,diskRequestsPerSecond=500,…',
     )
-    .option('--drive <spec>', 'file=F[,if=none|virtio][,id=I][,format=raw][,readonly=on]', collect)
+    .option(
+      '--drive <spec>',
+      'file=F[,format=raw|qcow2][,if=none|virtio][,id=I][,node-name=N][,readonly=on][,file.locking=off]',
+      collect,
+    )
     .option(
       '--chardev <spec>',
       "null|stdio|file,path=F|socket,path=F[,server=on][,wait=off],id=I: a host's end for virtconsole, virtserialport or -serial chardev:I",
@@ -107,6 +120,7 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
       '--incoming <uri>',
       'wait for a migration: tcp:H:P, unix:F, exec:COMMAND, fd:N, file:F[,offset=N], or defer',
     )
+    .option('--loadvm <tag>', 'start from a snapshot (savevm) that the disks have')
     .option(
       '--colo <spec>',
       'for x-colo: dir=D[,hold-output=on|off][,secondary=wait|run]; D has what emu colo up puts there',
@@ -191,6 +205,7 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     monitor: raw.monitor ?? 'none',
     qmp: raw.qmp ?? [],
     incoming: raw.incoming,
+    loadvm: raw.loadvm,
     allowPlaintext: raw.allowPlaintext === true,
     startPaused: raw.S === true,
     name: raw.name && parseKeyvals(raw.name, 'guest').guest,
@@ -225,13 +240,17 @@ function readSymbolsOption(text: string): SymbolsOption {
 }
 
 function readDrive(text: string, index: number): DriveOption {
-  const { file, if: kind = 'virtio', id = `drive${index}`, format = 'raw', readonly, ...rest } = parseKeyvals(text)
+  const { file, if: kind = 'virtio', id = `drive${index}`, format, readonly, ...rest } = parseKeyvals(text)
   if (!file) throw new UsageError(`-drive ${text}: file= is missing`)
-  if (format !== 'raw') throw new UsageError(`-drive ${text}: format '${format}' is not supported (there is: raw)`)
+  const known: readonly string[] = IMAGE_FORMATS
+  if (format !== undefined && !known.includes(format)) {
+    throw new UsageError(`-drive ${text}: format '${format}' is not supported (there are: ${known.join(', ')})`)
+  }
+  const { 'node-name': node = id, 'file.locking': locking = 'auto' } = rest
   if (kind !== 'none' && kind !== 'virtio')
     throw new UsageError(`-drive ${text}: if=${kind} is not supported (none, virtio)`)
-  for (const key of ['cache', 'aio']) delete (rest as Keyvals)[key]
+  for (const key of ['cache', 'aio', 'node-name', 'file.locking']) delete (rest as Keyvals)[key]
   const unknown = Object.keys(rest)[0]
   if (unknown) throw new UsageError(`-drive ${text}: unknown option '${unknown}'`)
-  return { id, file, readOnly: isOn(readonly), interface: kind }
+  return { id, node, file, format, readOnly: isOn(readonly), unlocked: locking === 'off', interface: kind }
 }

@@ -1,7 +1,7 @@
 import { createServer, type Socket } from 'node:net'
 import type { Logger, Machine } from '@ferryvm/core'
 import { nodeCompressions } from '@ferryvm/core/node'
-import { createMigration, type Migration } from '@ferryvm/migration'
+import { createMigration, createSnapshots, type Migration, type Snapshots } from '@ferryvm/migration'
 import { createMonitor } from '@ferryvm/monitor'
 import { exec } from '@ferryvm/transport-exec'
 import { fd } from '@ferryvm/transport-fd'
@@ -43,7 +43,7 @@ export async function run(options: RunOptions): Promise<void> {
     await backends.close()
     throw error
   }
-  const { machine, plugins } = built
+  const { machine, plugins, drives } = built
   const transports = [tcp(), unix(), exec(), fd(), file(), rdma(), ...plugins.flatMap((p) => p.transports ?? [])]
   const colo = coloOf(options.colo, transports)
   const migration = createMigration({
@@ -55,7 +55,13 @@ export async function run(options: RunOptions): Promise<void> {
     compressions: nodeCompressions,
     channelLayers: tlsChannelLayers(objects),
     plaintextFrom: options.allowPlaintext ? 'anywhere' : 'loopback',
+    drives: [...drives.values()],
     log,
+  })
+  const snapshots = createSnapshots({
+    machine,
+    migration,
+    drives: options.drives.map(({ id, node }) => ({ name: node, backend: drives.get(id)! })),
   })
   machine.on('shutdown', ({ exitCode }) => ended.resolve(exitCode))
   machine.on('fatal', (error) => {
@@ -78,8 +84,8 @@ export async function run(options: RunOptions): Promise<void> {
       profile.start(machine)
       for (const [signal, number] of STOP_SIGNALS) process.once(signal, () => ended.resolve(128 + number))
     }
-    closers.push(...(await openMonitors(options, built, migration, objects, backends.terminal)))
-    await begin(options, machine, migration, ended)
+    closers.push(...(await openMonitors(options, built, { migration, snapshots, objects }, backends.terminal)))
+    await begin(options, machine, { migration, snapshots }, ended)
     process.exitCode = await ended.promise
   } finally {
     const unwritten = await profile?.finish()
@@ -105,7 +111,7 @@ async function makeObjects(texts: readonly string[]): Promise<TlsObjects> {
 async function begin(
   options: RunOptions,
   machine: Machine,
-  migration: Migration,
+  { migration, snapshots }: { readonly migration: Migration; readonly snapshots: Snapshots },
   ended: PromiseWithResolvers<number>,
 ): Promise<void> {
   migration.autostart = !options.startPaused
@@ -116,19 +122,24 @@ async function begin(
       console.error(`emu: incoming migration failed: ${error.message}`)
       ended.resolve(1)
     })
-  } else if (!options.startPaused) machine.start()
+  } else {
+    if (options.loadvm !== undefined) await snapshots.load(options.loadvm)
+    if (!options.startPaused) machine.start()
+  }
 }
 
 async function openMonitors(
   options: RunOptions,
   { machine, drives }: BuiltMachine,
-  migration: Migration,
-  objects: TlsObjects,
+  parts: { readonly migration: Migration; readonly snapshots: Snapshots; readonly objects: TlsObjects },
   terminal: Terminal | undefined,
 ): Promise<(() => Promise<void>)[]> {
-  const blocks = [...drives].map(([device, { file, backend }]) => ({ device, file, readOnly: backend.readOnly }))
+  const blocks = options.drives.map(({ id, node, file }) => {
+    const { format, readOnly, capacityBytes } = drives.get(id)!
+    return { device: id, node, file, format, readOnly, capacityBytes }
+  })
   const { name, uuid } = options
-  const monitor = createMonitor({ machine, migration, name, uuid, blocks: () => blocks, objects })
+  const monitor = createMonitor({ machine, ...parts, name, uuid, blocks: () => blocks })
   terminal?.connectMonitor(monitor.banner, (line) => monitor.executeHmp(line))
   const closers: (() => Promise<void>)[] = []
   for (const where of options.qmp) {

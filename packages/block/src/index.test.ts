@@ -27,6 +27,7 @@ it('exports exactly this', () => {
     'snapshotList',
   ])
   expect(Object.keys(node).sort()).toEqual([
+    'Drive',
     'convertImage',
     'createImage',
     'imageInfo',

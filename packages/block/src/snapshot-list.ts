@@ -1,13 +1,4 @@
-/** One line of {@link snapshotList}. */
-export interface ListedSnapshot {
-  /** `--`: of several disks, where it can be another one on each. */
-  readonly id: string
-  readonly name: string
-  readonly vmStateBytes: number
-  readonly dateSeconds: number
-  readonly vmClockNs: bigint
-  readonly icount: bigint | undefined
-}
+import type { DiskSnapshot } from '@ferryvm/core'
 
 const row = (id: string, tag: string, ...[size, date, clock, icount]: readonly string[]) =>
   [id.padEnd(7), tag.padEnd(16), size!.padStart(8), date!.padStart(19), clock!.padStart(15), icount!.padStart(10)].join(
@@ -15,7 +6,7 @@ const row = (id: string, tag: string, ...[size, date, clock, icount]: readonly s
   )
 
 /** As `info snapshots` and `qemu-img snapshot -l` print it since QEMU 9; times are local. */
-export function snapshotList(snapshots: readonly ListedSnapshot[]): string[] {
+export function snapshotList(snapshots: readonly Omit<DiskSnapshot, 'dateNanoseconds'>[]): string[] {
   return [
     row('ID', 'TAG', 'VM_SIZE', 'DATE', 'VM_CLOCK', 'ICOUNT'),
     ...snapshots.map(({ id, name, vmStateBytes, dateSeconds, vmClockNs, icount }) =>

@@ -67,6 +67,7 @@ export {
   type Unmigratable,
   unmigratable,
 } from './device/device.ts'
+export type { DiskSnapshot, DiskSnapshots, NewDiskSnapshot } from './device/disk-snapshots.ts'
 export { type Logger, silentLogger } from './device/logger.ts'
 export { gatedNetBackend, MAX_FRAME_BYTES, type NetBackend } from './device/net-backend.ts'
 export { gatedBackend, OutputGate } from './device/output-gate.ts'

@@ -150,8 +150,8 @@ class VirtualMachine implements Machine {
     this.#runState = state
   }
 
-  reset(): Promise<void> {
-    return this.#reset(false, 'host-qmp-system-reset')
+  reset(reason = 'host-qmp-system-reset'): Promise<void> {
+    return this.#reset(false, reason)
   }
 
   powerdown(): void {

@@ -1,4 +1,5 @@
 import {
+  type BlockBackend,
   type Channel,
   type ChannelLayer,
   type Compressions,
@@ -39,6 +40,8 @@ export interface MigrationContext {
   readonly ramLoader: RamLoader
   readonly isZero: IsZeroPage
   readonly compressions: Compressions
+  /** See `MigrationOptions.drives`. */
+  readonly drives: readonly BlockBackend[]
   /** For a migration that begins, over a channel that may move pages itself, or hold them in places of their own. */
   encodings(channel: Channel): PageEncodings
   readonly globalState: GlobalState
@@ -50,6 +53,21 @@ export interface MigrationContext {
   note(error: unknown): void
   fail(error: unknown): void
   section(progress: SectionProgress): void
+}
+
+/** Everything is written, and the other side may have the disks. @throws the disk's error; all are ours again then */
+export async function giveDisks({ drives }: MigrationContext): Promise<void> {
+  try {
+    for (const drive of drives) await drive.inactivate?.()
+  } catch (error) {
+    for (const drive of drives) await drive.activate?.()
+    throw error
+  }
+}
+
+/** @throws the disk's error: somebody else has it */
+export async function takeDisks({ drives }: MigrationContext): Promise<void> {
+  for (const drive of drives) await drive.activate?.()
 }
 
 export function configurationOf({ machine, uuid, capabilities }: MigrationContext): StreamConfiguration {

@@ -15,6 +15,11 @@ export class MigrationBlockedError extends FerryError {
   }
 }
 
+/** A snapshot cannot be made, loaded or deleted as asked: nothing has changed. */
+export class SnapshotError extends FerryError {
+  readonly code = 'FERRY_SNAPSHOT'
+}
+
 /** A further channel of a multifd migration is not what it should be. `channel`: its number, if it has one. */
 export class MultifdError extends FerryError {
   readonly code = 'FERRY_MIGRATION_MULTIFD'

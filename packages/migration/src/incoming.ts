@@ -13,7 +13,7 @@ import {
   type Transport,
 } from '@ferryvm/core'
 import { secondaryLink } from './colo-link.ts'
-import { configurationOf, fileOf, type MigrationContext, uriOf } from './context.ts'
+import { configurationOf, fileOf, giveDisks, type MigrationContext, takeDisks, uriOf } from './context.ts'
 import { MigrationCancelledError } from './errors.ts'
 import { acceptChannels } from './multifd/accept-channels.ts'
 import { IncomingMultifd } from './multifd/incoming-multifd.ts'
@@ -200,15 +200,22 @@ export class IncomingMigration {
     }
     if (this.#returnPath && !this.#nobodyHears) {
       await sourceStillWaits(reader)
+      await takeDisks(context)
       // First the word to the source, then the guest: if the word cannot be sent, the source goes on with it.
-      await this.#answer((returnPath) => returnPath.shut(0))
-      if (channel.features.has('shutdown')) await channel.finish?.()
+      try {
+        await this.#answer((returnPath) => returnPath.shut(0))
+        if (channel.features.has('shutdown')) await channel.finish?.()
+      } catch (error) {
+        await giveDisks(context)
+        throw error
+      }
     }
-    this.#startGuest()
+    await this.#startGuest()
   }
 
-  #startGuest(): void {
+  async #startGuest(): Promise<void> {
     const { machine, globalState } = this.#context
+    await takeDisks(this.#context)
     const received = globalRunState(globalState)
     if (received === 'running' && this.autostart) machine.start()
     else machine.setRunState(received === 'running' ? 'paused' : received)

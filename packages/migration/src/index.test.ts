@@ -17,8 +17,10 @@ it('has these public names', () => {
     'RamLoader',
     'RamSaver',
     'ReturnPathError',
+    'SnapshotError',
     'UnwelcomePeerError',
     'createMigration',
+    'createSnapshots',
     'createZeroPageTest',
     'isRunning',
   ])

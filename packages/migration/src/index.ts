@@ -36,6 +36,7 @@ export {
   MultifdError,
   ParameterError,
   ReturnPathError,
+  SnapshotError,
   UnwelcomePeerError,
 } from './errors.ts'
 export type { Advice } from './forecast/advice.ts'
@@ -61,5 +62,13 @@ export type { RamSaverHooks, RamSaveStats, RamSource } from './ram/ram-save.ts'
 export { RamSaver } from './ram/ram-save.ts'
 export type { IsZeroPage } from './ram/zero-page.ts'
 export { createZeroPageTest } from './ram/zero-page.ts'
+export type {
+  NamedDrive,
+  SnapshotListing,
+  SnapshotSelection,
+  Snapshots,
+  SnapshotsOptions,
+} from './snapshot/snapshots.ts'
+export { createSnapshots } from './snapshot/snapshots.ts'
 export type { MigrationStatus } from './status.ts'
 export { isRunning } from './status.ts'

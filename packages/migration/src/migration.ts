@@ -1,11 +1,15 @@
 import {
+  type BlockBackend,
+  type Channel,
   type ChannelLayer,
   type Compressions,
   globalStateVmstate,
   type Logger,
   type Machine,
+  type RunState,
   type SectionProgress,
   type StreamSettings,
+  setGlobalRunState,
   silentLogger,
   type Transport,
 } from '@ferryvm/core'
@@ -23,6 +27,7 @@ import { RamLoader } from './ram/ram-load.ts'
 import { RAM_SECTION_VERSION } from './ram/ram-records.ts'
 import { RamSaver } from './ram/ram-save.ts'
 import { createZeroPageTest } from './ram/zero-page.ts'
+import { loadMachineState, saveMachineState } from './snapshot/machine-state.ts'
 import { isRunning, type MigrationStatus } from './status.ts'
 
 /** A connection about to be made, or waited for. */
@@ -63,6 +68,8 @@ export interface MigrationOptions {
   readonly plaintextFrom?: 'loopback' | 'anywhere'
   /** A connection over a network that brings no byte for so long is dropped, and another waited for. Default 30000 ms. */
   readonly silenceTimeoutMs?: number
+  /** Disks that the other side may share: given up before it runs the guest, and taken back if it does not. */
+  readonly drives?: readonly BlockBackend[]
 }
 
 export interface MigrationEvents {
@@ -130,6 +137,14 @@ export interface Migration extends AsyncDisposable {
   defer(options?: IncomingOptions): void
   /** Resolves once it listens. @throws MigrationStateError, MigrationUriError, or the transport's error */
   incoming(uri: string, options?: IncomingOptions): Promise<IncomingRun>
+  /**
+   * Writes the machine's whole state, which stands, as a stream without capabilities. `query-migrate` shows it.
+   * @param runState what the guest did before it was stopped for this
+   * @throws MigrationStateError, MigrationBlockedError, or what a device or the channel throws; nothing has changed
+   */
+  saveState(channel: Channel, runState: RunState): Promise<void>
+  /** Loads such a stream into the machine, which was reset and stands. @throws its state is then undefined */
+  loadState(channel: Channel): Promise<void>
   /** Start the guest after an incoming migration. */
   autostart: boolean
   info(): MigrationInfo
@@ -195,6 +210,7 @@ export function createMigration(options: MigrationOptions): Migration {
     confirmCompletion: options.confirmCompletion ?? true,
     isZero,
     compressions,
+    drives: options.drives ?? [],
     encodings: (channel) =>
       pageEncodings({
         memory: machine.memory,
@@ -347,6 +363,21 @@ export function createMigration(options: MigrationOptions): Migration {
     continueSwitchover() {
       if (!outgoing) throw new MigrationStateError('no migration runs')
       outgoing.continueSwitchover()
+    },
+    async saveState(channel, runState) {
+      refuseWhileRunning('saving')
+      const { blockers } = machine.sections
+      if (blockers.length > 0) throw new MigrationBlockedError(blockers)
+      error = undefined
+      outgoing = undefined
+      incoming = undefined
+      listening = undefined
+      setGlobalRunState(context.globalState, runState)
+      await saveMachineState(context, channel)
+    },
+    async loadState(channel) {
+      refuseWhileRunning('loading')
+      await loadMachineState(context, channel)
     },
     defer(incomingOptions = {}) {
       autostart = incomingOptions.autostart ?? true

@@ -11,7 +11,7 @@ import {
 import { AutoConverge } from './auto-converge.ts'
 import { Bandwidth } from './bandwidth.ts'
 import { primaryLink } from './colo-link.ts'
-import { configurationOf, type MigrationContext } from './context.ts'
+import { configurationOf, giveDisks, type MigrationContext, takeDisks } from './context.ts'
 import { MigrationCancelledError, MigrationStateError } from './errors.ts'
 import type { MigrationForecast } from './forecast/forecast.ts'
 import { Forecaster } from './forecast/forecaster.ts'
@@ -63,6 +63,8 @@ export class OutgoingMigration {
   /** Set while, and after, the machine was stopped for the switch-over. */
   #halt: { before: RunState; beganMs: number; bytes: number; done: Promise<void> } | undefined
   #windowPages = 0
+  /** The other side may have them. */
+  #disksGiven = false
   #converge: AutoConverge | undefined
   readonly #forecaster: Forecaster
   #multifd: OutgoingMultifd | undefined
@@ -220,6 +222,11 @@ export class OutgoingMigration {
 
     await this.#halted('finish-migrate')
     if (capabilities.get('pause-before-switchover')) await this.#pauseBeforeSwitchover()
+    if (!colo) {
+      this.#disksGiven = true
+      await giveDisks(context)
+    }
+    signal.throwIfAborted()
     context.setStatus('device')
     context.log.debug('switch-over', { remainingBytes: ramSaver.remainingBytes })
     if (toPostcopy) {
@@ -458,6 +465,20 @@ export class OutgoingMigration {
     this.#f = undefined
   }
 
+  /** @returns whether the guest can run here, with its disks */
+  async #takeDisksBack(): Promise<boolean> {
+    if (!this.#disksGiven || this.#phase === 'postcopy') return true
+    try {
+      await takeDisks(this.#context)
+      return true
+    } catch (error) {
+      this.#context.log.warn(
+        `the guest stands here, because its disk could not be taken back: ${(error as Error).message}`,
+      )
+      return false
+    }
+  }
+
   /** Everything as before: log off, guest running if it ran; but not where it may run at the destination. */
   async #rollBack(reason: unknown): Promise<void> {
     const { machine, ramSaver, log } = this.#context
@@ -469,9 +490,11 @@ export class OutgoingMigration {
     ramSaver.cleanup()
     if (halt) {
       await halt.done.catch((stopError: unknown) => log.warn('the machine did not stop cleanly', { stopError }))
+      const taken = await this.#takeDisksBack()
       // Whoever changed the run state meanwhile (a monitor's stop, a power-off) has the last word.
       if (machine.runState === 'finish-migrate' && this.#phase !== 'postcopy') {
-        if (halt.before === 'running') machine.start()
+        if (!taken) machine.setRunState('io-error')
+        else if (halt.before === 'running') machine.start()
         else machine.setRunState(halt.before)
       }
     }

@@ -1,5 +1,6 @@
 import type { Machine, UserObjects } from '@ferryvm/core'
-import type { Migration } from '@ferryvm/migration'
+import type { Migration, Snapshots } from '@ferryvm/migration'
+import type { Jobs } from './jobs.ts'
 
 /** One drive, for `query-block` and `info block`. */
 export interface BlockInfo {
@@ -7,6 +8,10 @@ export interface BlockInfo {
   /** Path of the image; absent: no medium. */
   readonly file?: string
   readonly readOnly: boolean
+  /** Default `raw`. */
+  readonly format?: string
+  /** Default: `device`. */
+  readonly node?: string
 }
 /** One character device, for `query-chardev`. */
 export interface ChardevInfo {
@@ -33,6 +38,8 @@ export interface MonitorOptions {
   readonly chardevs?: () => readonly ChardevInfo[]
   /** Without it there are none, and none can be made. */
   readonly objects?: UserObjects
+  /** Without them there is no savevm. */
+  readonly snapshots?: Snapshots
   /** Clients decide by it what the protocol can do; the default is the version whose protocol this is. */
   readonly version?: MonitorVersion
   /**
@@ -52,6 +59,8 @@ export interface MonitorContext {
   blocks(): readonly BlockInfo[]
   chardevs(): readonly ChardevInfo[]
   readonly objects: UserObjects | undefined
+  readonly snapshots: Snapshots | undefined
+  readonly jobs: Jobs
   incomingFailed(error: Error): void
   executeHmp(line: string): Promise<string>
 }

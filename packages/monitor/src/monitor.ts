@@ -1,6 +1,7 @@
 import type { Readable, Writable } from 'node:stream'
 import type { MonitorContext, MonitorOptions, MonitorVersion } from './context.ts'
 import { executeHmp } from './hmp/execute-hmp.ts'
+import { Jobs } from './jobs.ts'
 import { QmpSession } from './qmp/qmp-session.ts'
 
 /** A socket, or a pair of pipes. */
@@ -40,6 +41,8 @@ export function createMonitor(options: MonitorOptions): Monitor {
     blocks: options.blocks ?? (() => []),
     chardevs: options.chardevs ?? (() => []),
     objects: options.objects,
+    snapshots: options.snapshots,
+    jobs: new Jobs((facts) => event('JOB_STATUS_CHANGE', facts)),
     incomingFailed:
       options.onIncomingFailed ??
       ((error) => {

@@ -1,5 +1,6 @@
 import { open } from 'node:fs/promises'
 import { whenPagesArrive } from '@ferryvm/core'
+import type { Snapshots } from '@ferryvm/migration'
 import type { MonitorContext } from './context.ts'
 import { MonitorCommandError } from './errors.ts'
 
@@ -36,6 +37,11 @@ export async function migrateIncoming(context: MonitorContext, uri: string, exit
   done.catch((error: Error) => {
     if (exitOnError) context.incomingFailed(error)
   })
+}
+
+export function snapshotsOf({ snapshots }: MonitorContext): Snapshots {
+  if (!snapshots) throw new MonitorCommandError('this machine has no disks that could keep snapshots')
+  return snapshots
 }
 
 const CHUNK_BYTES = 64 * 1024

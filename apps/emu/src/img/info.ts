@@ -49,7 +49,8 @@ function describe({ qcow2 }: OpenImage, info: ImageInfo): string[] {
     lines.push(`backing file: ${backing}${full === backing ? '' : ` (actual path: ${full})`}`)
     if (info['backing-filename-format']) lines.push(`backing file format: ${info['backing-filename-format']}`)
   }
-  if (qcow2.snapshots.length > 0) lines.push('Snapshot list:', ...snapshotList(qcow2.snapshots))
+  const snapshots = qcow2.snapshots.list()
+  if (snapshots.length > 0) lines.push('Snapshot list:', ...snapshotList(snapshots))
   lines.push('Format specific information:')
   for (const [name, value] of Object.entries(info['format-specific']!.data)) {
     lines.push(`    ${name.replaceAll('-', ' ')}: ${value}`)

@@ -21,25 +21,25 @@ export function addSnapshot(img: Command): void {
       const changes = c !== undefined || a !== undefined || d !== undefined
       const image = await openImage(file, { readOnly: !changes, unlocked: U && !changes })
       try {
-        const { qcow2 } = image
-        if (!qcow2) throw new UsageError(`${file}: format ${image.format} has no snapshots`)
+        const { snapshots } = image.backend
+        if (!snapshots) throw new UsageError(`${file}: format ${image.format} has no snapshots`)
         const find = (text: string) => {
-          const found = qcow2.snapshots.find((s) => s.id === text) ?? qcow2.snapshots.find((s) => s.name === text)
+          const found = snapshots.list().find((s) => s.id === text) ?? snapshots.list().find((s) => s.name === text)
           if (!found) throw new UsageError(`${file}: there is no snapshot "${text}"`)
           return found.id
         }
         if (c !== undefined) {
           const now = Date.now()
-          await qcow2.createSnapshot({
+          await snapshots.create({
             name: c,
             dateSeconds: Math.floor(now / 1000),
             dateNanoseconds: (now % 1000) * 1_000_000,
             vmClockNs: 0n,
             vmStateBytes: 0,
           })
-        } else if (a !== undefined) await qcow2.applySnapshot(find(a))
-        else if (d !== undefined) await qcow2.deleteSnapshot(find(d))
-        else if (qcow2.snapshots.length > 0) await printLines(['Snapshot list:', ...snapshotList(qcow2.snapshots)])
+        } else if (a !== undefined) await snapshots.apply(find(a))
+        else if (d !== undefined) await snapshots.delete(find(d))
+        else if (snapshots.list().length > 0) await printLines(['Snapshot list:', ...snapshotList(snapshots.list())])
       } finally {
         await image.backend.close?.()
       }

@@ -28,7 +28,7 @@ async function sample(): Promise<Uint8Array> {
   const { qcow2 } = await openImage(path)
   await qcow2!.write(0, new Uint8Array(200_000).fill(7))
   await qcow2!.writeCompressed(MiB, new Uint8Array(4096).fill(3))
-  await qcow2!.createSnapshot({ name: 's', dateSeconds: 1, dateNanoseconds: 2, vmClockNs: 3n, vmStateBytes: 0 })
+  await qcow2!.snapshots.create({ name: 's', dateSeconds: 1, dateNanoseconds: 2, vmClockNs: 3n, vmStateBytes: 0 })
   await qcow2!.write(4096, new Uint8Array(9000).fill(8))
   await qcow2!.close()
   return readFileSync(path)
@@ -161,7 +161,7 @@ describe('what is wrong with an image is said, and nothing is lost', () => {
         for (let at = 0; at < Math.min(image.capacityBytes, 2 * MiB); at += into.length) await image.read(at, into)
         await image.write(10_000, into.subarray(0, 5000))
         await image.flush()
-        for (const { id } of image.snapshots) await image.deleteSnapshot(id)
+        for (const { id } of image.snapshots.list()) await image.snapshots.delete(id)
         await checkQcow2(image)
       } catch (error) {
         expect(error, `case ${i}: ${(error as Error).stack}`).toBeInstanceOf(ImageError)
@@ -191,26 +191,28 @@ describe('what is wrong with an image is said, and nothing is lost', () => {
     const image = await Qcow2Image.open(file)
     await image.write(0, new Uint8Array(300_000).fill(1))
     const when = { dateSeconds: 1, dateNanoseconds: 0, vmClockNs: 1n }
-    await image.writeVmState(0, new Uint8Array(100_000).fill(2))
-    const { id } = await image.createSnapshot({ name: 'old', vmStateBytes: 100_000, ...when })
-    await image.discardVmState()
-    await expect(image.writeVmState(0, new Uint8Array(700_000))).rejects.toMatchObject({ code: 'FERRY_IMAGE_IO' })
-    await image.discardVmState()
+    await image.snapshots.writeVmState(0, new Uint8Array(100_000).fill(2))
+    const { id } = await image.snapshots.create({ name: 'old', vmStateBytes: 100_000, ...when })
+    await image.snapshots.discardVmState()
+    await expect(image.snapshots.writeVmState(0, new Uint8Array(700_000))).rejects.toMatchObject({
+      code: 'FERRY_IMAGE_IO',
+    })
+    await image.snapshots.discardVmState()
     // Whatever byte is the last that fits: making a snapshot is all or nothing.
     const used = await inner.size()
     for (let more = 0; more < 40_000; more += 1024) {
       room = used + more
-      const made = await image
-        .createSnapshot({ name: 'new', vmStateBytes: 0, replaces: id, ...when })
+      const made = await image.snapshots
+        .create({ name: 'new', vmStateBytes: 0, replaces: id, ...when })
         .catch((error: unknown) => void expect(error).toMatchObject({ code: 'FERRY_IMAGE_IO' }))
       expect(await checkQcow2(image)).toMatchObject({ corruptions: 0, leaks: 0 })
       if (made) break
-      expect(image.snapshots.map((s) => s.name)).toEqual(['old'])
+      expect(image.snapshots.list().map((s) => s.name)).toEqual(['old'])
       const state = new Uint8Array(100_000)
-      await (await image.openVmState(id))(0, state)
+      await (await image.snapshots.openVmState(id))(0, state)
       expect(state.every((b) => b === 2)).toBe(true)
     }
-    expect(image.snapshots.map((s) => s.name)).toEqual(['new'])
+    expect(image.snapshots.list().map((s) => s.name)).toEqual(['new'])
     room = 4 * MiB
     await image.write(2 * MiB, new Uint8Array(700_000).fill(3))
     await image.flush()

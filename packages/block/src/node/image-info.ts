@@ -1,5 +1,5 @@
 import { stat } from 'node:fs/promises'
-import type { SnapshotEntry } from '../qcow2/snapshot-table.ts'
+import type { DiskSnapshot } from '@ferryvm/core'
 import { backingPath, type OpenImage } from './open-image.ts'
 
 /** `emu img info --output=json`; member names are those of `qemu-img`. */
@@ -40,7 +40,8 @@ export async function imageInfo(image: OpenImage): Promise<ImageInfo> {
     'dirty-flag': qcow2?.header.dirty ?? false,
   }
   if (!qcow2) return info
-  const { header, snapshots } = qcow2
+  const { header } = qcow2
+  const snapshots = qcow2.snapshots.list()
   const { backingFile, backingFormat } = header
   return {
     ...info,
@@ -68,7 +69,7 @@ function specifics({ qcow2 }: OpenImage): Record<string, unknown> {
   }
 }
 
-export function snapshotInfo(entry: SnapshotEntry): SnapshotInfo {
+export function snapshotInfo(entry: DiskSnapshot): SnapshotInfo {
   return {
     id: entry.id,
     name: entry.name,

@@ -174,19 +174,19 @@ describe.skipIf(missing)('qcow2, judged by qemu-img', { timeout: 120_000 }, () =
       const when = { dateSeconds: 1_800_000_000 + round, dateNanoseconds: 0, vmClockNs: 5_000_000_000n }
       if (round < 3) {
         const state = Uint8Array.from({ length: 300_000 }, () => random(256))
-        await qcow2!.writeVmState(0, state)
-        const { id } = await qcow2!.createSnapshot({ name: `r${round}`, vmStateBytes: state.length, ...when })
-        await qcow2!.discardVmState()
+        await qcow2!.snapshots.writeVmState(0, state)
+        const { id } = await qcow2!.snapshots.create({ name: `r${round}`, vmStateBytes: state.length, ...when })
+        await qcow2!.snapshots.discardVmState()
         kept.set(id, Buffer.from(model))
         const back = new Uint8Array(state.length)
-        await (await qcow2!.openVmState(id))(0, back)
+        await (await qcow2!.snapshots.openVmState(id))(0, back)
         expect(Buffer.from(back).equals(Buffer.from(state))).toBe(true)
       }
       if (round === 2) {
         const [first, second] = [...kept.keys()]
-        await qcow2!.applySnapshot(second!)
+        await qcow2!.snapshots.apply(second!)
         model.set(kept.get(second!)!)
-        await qcow2!.deleteSnapshot(first!)
+        await qcow2!.snapshots.delete(first!)
         kept.delete(first!)
       }
       await image.backend.close?.()
@@ -204,7 +204,7 @@ describe.skipIf(missing)('qcow2, judged by qemu-img', { timeout: 120_000 }, () =
       expect(Buffer.from(await ourContents(path)).equals(contents)).toBe(true)
     }
     const image = await openImage(path)
-    for (const id of kept.keys()) await image.qcow2!.deleteSnapshot(id)
+    for (const id of kept.keys()) await image.qcow2!.snapshots.delete(id)
     await image.backend.close?.()
     stockCheck(path)
   })

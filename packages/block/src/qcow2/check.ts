@@ -122,10 +122,10 @@ export async function countUses(image: Qcow2Image): Promise<ClusterUses> {
       report(result, 'corruptions', `refcount block ${index}: at ${offset}, inside a cluster`)
     else use(offset / clusterBytes, 1, `refcount block ${index}`)
   }
-  useBytes(header.snapshotsOffset, formatSnapshotTable(image.snapshots).length, 'snapshot table')
+  useBytes(header.snapshotsOffset, formatSnapshotTable(image.snapshotTable).length, 'snapshot table')
   const walk = { image, use, result }
   await useTree(walk, image.map.l1, true)
-  for (const { name, l1TableOffset, l1Size } of image.snapshots) {
+  for (const { name, l1TableOffset, l1Size } of image.snapshotTable) {
     useBytes(l1TableOffset, Math.max(1, l1Size * 8), `L1 table of snapshot "${name}"`)
     const l1 = new Uint8Array(l1Size * 8)
     await file.read(l1TableOffset, l1)

@@ -3,7 +3,7 @@
  * Spec: the format's interoperability document. Requests on clusters that are the disk's own run side by side; those that
  * allocate run one after the other.
  */
-import type { BlockBackend } from '@ferryvm/core'
+import type { BlockBackend, DiskSnapshots } from '@ferryvm/core'
 import type { ClusterCompression } from '../cluster-compression.ts'
 import { ImageCorruptError, ImageFeatureError, ImageSnapshotError } from '../errors.ts'
 import type { ImageFile } from '../image-file.ts'
@@ -22,7 +22,7 @@ import {
 } from './header.ts'
 import { Refcounts } from './refcounts.ts'
 import { repairRefcounts } from './repair.ts'
-import { loadSnapshotTable, type NewSnapshot, type SnapshotEntry } from './snapshot-table.ts'
+import { loadSnapshotTable, type SnapshotEntry } from './snapshot-table.ts'
 import { addSnapshot, applySnapshot, removeSnapshot } from './snapshots.ts'
 
 /** The first cluster is never longer. */
@@ -48,7 +48,7 @@ export class Qcow2Image implements BlockBackend {
   readonly refcounts: Refcounts
   readonly map: ClusterMap
   readonly lock = new SharedLock()
-  snapshots: readonly SnapshotEntry[]
+  snapshotTable: readonly SnapshotEntry[]
   readonly #backing: BlockBackend | undefined
   readonly #compression: ClusterCompression | undefined
   #decompressed: { readonly host: number; readonly bytes: Uint8Array } | undefined
@@ -69,7 +69,7 @@ export class Qcow2Image implements BlockBackend {
     this.readOnly = file.readOnly
     this.refcounts = tables.refcounts
     this.map = tables.map
-    this.snapshots = tables.snapshots
+    this.snapshotTable = tables.snapshots
     this.#backing = backing
     this.#compression = compression
   }
@@ -152,56 +152,41 @@ export class Qcow2Image implements BlockBackend {
   }
 
   /**
-   * Keeps the disk as it is now, and the VM state written at {@link vmStateOffset}, under a name.
-   * @throws ImageSnapshotError the counts of the image have no room for another use @throws ImageIoError nothing has changed then
+   * Snapshots of the disk as it is, with what was written as VM state, which lies behind the disk.
+   * @throws ImageSnapshotError there is no such one, or its disk had another size @throws ImageIoError nothing has changed then
    */
-  createSnapshot(what: NewSnapshot): Promise<SnapshotEntry> {
-    this.#mustBeWritable()
-    return this.lock.exclusive(() => addSnapshot(this, what))
+  readonly snapshots: DiskSnapshots = {
+    list: () => this.snapshotTable,
+    writeVmState: (position, from) => this.#changing(() => this.writeNow(this.vmStateOffset + position, from)),
+    discardVmState: () => this.#changing(() => this.#discardVmState()),
+    openVmState: (id) => this.#openVmState(id),
+    create: (what) => this.#changing(() => addSnapshot(this, what)),
+    apply: (id) => this.#changing(() => applySnapshot(this, this.#snapshot(id))),
+    delete: (id) => this.#changing(() => removeSnapshot(this, this.#snapshot(id))),
   }
 
-  /** The disk becomes what it was then. @throws ImageSnapshotError there is no such one, or its disk had another size */
-  applySnapshot(id: string): Promise<void> {
+  async #changing<T>(run: () => Promise<T>): Promise<T> {
     this.#mustBeWritable()
-    return this.lock.exclusive(() => applySnapshot(this, this.#snapshot(id)))
-  }
-
-  deleteSnapshot(id: string): Promise<void> {
-    this.#mustBeWritable()
-    return this.lock.exclusive(() => removeSnapshot(this, this.#snapshot(id)))
+    return this.lock.exclusive(run)
   }
 
   #snapshot(id: string): SnapshotEntry {
-    const found = this.snapshots.find((s) => s.id === id)
+    const found = this.snapshotTable.find((s) => s.id === id)
     if (!found) throw new ImageSnapshotError(this.file.name, `there is no snapshot with the id ${id}`)
     return found
   }
 
-  /** Of the VM state being written for a snapshot, which lies behind the disk. */
-  writeVmState(position: number, from: Uint8Array): Promise<void> {
-    this.#mustBeWritable()
-    return this.lock.exclusive(() => this.writeNow(this.vmStateOffset + position, from))
+  async #discardVmState(): Promise<void> {
+    const first = l1EntriesFor(this.header.size, this.header.clusterBits)
+    for (let l1Index = first; l1Index < this.map.l1Entries; l1Index++) {
+      if (!(await this.map.table(l1Index))) continue
+      await this.#eraseClusters(l1Index * this.map.perTable, this.map.perTable, false)
+    }
+    await this.map.flush()
   }
 
-  /** Forgets VM state that belongs to no snapshot. */
-  discardVmState(): Promise<void> {
-    return this.lock.exclusive(async () => {
-      const first = l1EntriesFor(this.header.size, this.header.clusterBits)
-      for (let l1Index = first; l1Index < this.map.l1Entries; l1Index++) {
-        if (!(await this.map.table(l1Index))) continue
-        await this.#eraseClusters(l1Index * this.map.perTable, this.map.perTable, false)
-      }
-      await this.map.flush()
-    })
-  }
-
-  /**
-   * Reads the VM state of a snapshot, straight from there.
-   * @returns reads at a position of it, bytes
-   */
-  async openVmState(id: string): Promise<(position: number, into: Uint8Array) => Promise<void>> {
-    const snapshot = this.#snapshot(id)
-    const { l1Size, l1TableOffset, diskBytes } = snapshot
+  async #openVmState(id: string): Promise<(position: number, into: Uint8Array) => Promise<void>> {
+    const { l1Size, l1TableOffset, diskBytes } = this.#snapshot(id)
     const offset = l1EntriesFor(diskBytes, this.header.clusterBits) * this.map.perTable * this.clusterBytes
     const past = await ClusterMap.open(this.file, { ...this.header, l1Size, l1TableOffset }, this.refcounts)
     return (position, into) => this.lock.shared(() => this.#readFrom(past, offset + position, into))

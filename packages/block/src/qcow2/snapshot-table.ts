@@ -1,4 +1,5 @@
 /** The list of internal snapshots. Spec: the format's document, "Snapshots". */
+import type { DiskSnapshot } from '@ferryvm/core'
 import { ImageFormatError } from '../errors.ts'
 import type { ImageFile } from '../image-file.ts'
 import { clusterBytesOf, Field, MAX_L1_BYTES, type Qcow2Header } from './header.ts'
@@ -10,30 +11,9 @@ const MAX_TABLE_BYTES = 64 << 20
 /** "No instruction count": guests here have none. */
 const NO_ICOUNT = 0xffff_ffff_ffff_ffffn
 
-export interface NewSnapshot {
-  readonly name: string
-  readonly dateSeconds: number
-  readonly dateNanoseconds: number
-  /** For how long the guest has run, ns. */
-  readonly vmClockNs: bigint
-  /** 0: of the disk alone. */
-  readonly vmStateBytes: number
-  /** A snapshot that goes when this one is there. */
-  readonly replaces?: string
-}
-
-export interface SnapshotEntry {
-  /** A number as text, unique in the image. */
-  readonly id: string
-  readonly name: string
-  readonly dateSeconds: number
-  readonly dateNanoseconds: number
-  readonly vmClockNs: bigint
-  readonly vmStateBytes: number
+export interface SnapshotEntry extends DiskSnapshot {
   /** Size of the disk at that time. */
   readonly diskBytes: number
-  /** Instructions that the guest had executed, where they were counted. */
-  readonly icount: bigint | undefined
   readonly l1TableOffset: number
   readonly l1Size: number
   /** Extra data that later versions have put in. */

@@ -4,26 +4,27 @@
  * While the counts of many clusters change, the image is marked as unfinished: whoever opens it after an interruption, stock
  * QEMU too, counts anew, and finds either the list of snapshots before or the one after.
  */
+import type { NewDiskSnapshot } from '@ferryvm/core'
 import { ImageIoError, ImageSnapshotError } from '../errors.ts'
 import { clustersOf, isCopied, mappingAt, offsetAt, setCopied, tableView } from './entries.ts'
 import { l1EntriesFor, MAX_SNAPSHOTS } from './header.ts'
 import type { Qcow2Image } from './qcow2-image.ts'
 import { repairRefcounts } from './repair.ts'
-import { formatSnapshotTable, type NewSnapshot, type SnapshotEntry, tablePlace } from './snapshot-table.ts'
+import { formatSnapshotTable, type SnapshotEntry, tablePlace } from './snapshot-table.ts'
 
 /** With the image's lock held alone, as all here. */
-export async function addSnapshot(image: Qcow2Image, what: NewSnapshot): Promise<SnapshotEntry> {
+export async function addSnapshot(image: Qcow2Image, what: NewDiskSnapshot): Promise<SnapshotEntry> {
   const { refcounts, map, file, header } = image
   const nameBytes = new TextEncoder().encode(what.name).length
   if (nameBytes === 0 || nameBytes > 0xffff)
     throw new ImageSnapshotError(file.name, 'a snapshot needs a name of 1 to 65535 bytes')
-  if (image.snapshots.length >= MAX_SNAPSHOTS)
+  if (image.snapshotTable.length >= MAX_SNAPSHOTS)
     throw new ImageSnapshotError(file.name, `it has ${MAX_SNAPSHOTS} snapshots already`)
   await map.flush()
-  const replaced = image.snapshots.find((s) => s.id === what.replaces)
+  const replaced = image.snapshotTable.find((s) => s.id === what.replaces)
   const l1 = map.l1.slice()
   const entry: SnapshotEntry = {
-    id: String(image.snapshots.reduce((most, { id }) => Math.max(most, Number(id) || 0), 0) + 1),
+    id: String(image.snapshotTable.reduce((most, { id }) => Math.max(most, Number(id) || 0), 0) + 1),
     name: what.name,
     dateSeconds: what.dateSeconds,
     dateNanoseconds: what.dateNanoseconds,
@@ -42,7 +43,7 @@ export async function addSnapshot(image: Qcow2Image, what: NewSnapshot): Promise
     await countTree(image, l1, 1)
     await markShared(image)
     const made = { ...entry, l1TableOffset }
-    await replaceTable(image, [...image.snapshots.filter((s) => s !== replaced), made])
+    await replaceTable(image, [...image.snapshotTable.filter((s) => s !== replaced), made])
     if (replaced) await dropTree(image, replaced)
     return made
   })
@@ -76,7 +77,7 @@ export async function removeSnapshot(image: Qcow2Image, snapshot: SnapshotEntry)
   await unfinished(image, async () => {
     await replaceTable(
       image,
-      image.snapshots.filter((s) => s !== snapshot),
+      image.snapshotTable.filter((s) => s !== snapshot),
     )
     await dropTree(image, snapshot)
   })
@@ -116,7 +117,7 @@ async function unfinished<T>(image: Qcow2Image, change: () => Promise<T>): Promi
 /** The whole list, in new clusters; the old one's are free afterwards. */
 async function replaceTable(image: Qcow2Image, entries: readonly SnapshotEntry[]): Promise<void> {
   const { file, header, refcounts, clusterBytes } = image
-  const old = { offset: header.snapshotsOffset, bytes: formatSnapshotTable(image.snapshots).length }
+  const old = { offset: header.snapshotsOffset, bytes: formatSnapshotTable(image.snapshotTable).length }
   let offset = 0
   if (entries.length > 0) {
     const bytes = formatSnapshotTable(entries)
@@ -129,7 +130,7 @@ async function replaceTable(image: Qcow2Image, entries: readonly SnapshotEntry[]
   await file.flush()
   header.nbSnapshots = entries.length
   header.snapshotsOffset = offset
-  image.snapshots = entries
+  image.snapshotTable = entries
   if (old.bytes > 0) await refcounts.add(old.offset / clusterBytes, Math.ceil(old.bytes / clusterBytes), -1)
 }
 

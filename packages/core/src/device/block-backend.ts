@@ -1,3 +1,5 @@
+import type { DiskSnapshots } from './disk-snapshots.ts'
+
 /** Where the sectors of a disk are. Offsets and lengths are bytes, multiples of 512. Calls may overlap in time. */
 export interface BlockBackend {
   readonly capacityBytes: number
@@ -19,6 +21,8 @@ export interface BlockBackend {
   inactivate?(): Promise<void>
   /** It is this machine's from now on, whatever was known of it before. Rejects where somebody else has it. */
   activate?(): Promise<void>
+  /** Absent: the image has no place for them. */
+  readonly snapshots?: DiskSnapshots
   /** Called once, when the machine goes away. */
   close?(): Promise<void>
 }

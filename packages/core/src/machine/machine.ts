@@ -71,7 +71,8 @@ export interface Machine extends AsyncDisposable {
   stop(state?: RunState): Promise<void>
   /** Only the name, without starting or stopping anything: `inmigrate`, `postmigrate`, the one a stream brought. */
   setRunState(state: RunState): void
-  reset(): Promise<void>
+  /** @param reason of the event; default `host-qmp-system-reset` */
+  reset(reason?: string): Promise<void>
   powerdown(): void
   /** Stops for good, as QMP `quit` or the guest's power-off: emits `shutdown`. */
   shutdown(reason: string, exitCode?: number): Promise<void>

@@ -49,7 +49,7 @@ export interface IncomingPostcopyParts {
   /** The first channel's; undefined: none was opened. */
   returnPath(): ReturnPathSender | undefined
   /** All device state is loaded. */
-  startGuest(): void
+  startGuest(): Promise<void>
 }
 
 export class IncomingPostcopy {
@@ -272,9 +272,9 @@ export class IncomingPostcopy {
       endsWithoutDescription: () => true,
       onCommand: (inner) => this.#packageCommand(inner),
     })
-    this.#package = loader.loadElements().then(() => {
+    this.#package = loader.loadElements().then(async () => {
       if (this.#state !== 'running') throw command.refuse('the package ends without RUN')
-      this.#parts.startGuest()
+      await this.#parts.startGuest()
     })
     this.#package.catch(async (error: unknown) => {
       this.failure = error

@@ -1,7 +1,7 @@
 import type { MonitorContext } from '../context.ts'
 import { MonitorCommandError } from '../errors.ts'
 import { listPath, objectsOf, propertyAt } from '../object-tree.ts'
-import { cont, migrateIncoming, pmemsave, stop } from '../run-control.ts'
+import { cont, migrateIncoming, pmemsave, snapshotsOf, stop } from '../run-control.ts'
 import { type HmpCommand, onOff, parseNumber, splitWords, wanted } from './hmp-command.ts'
 import { infoCommands } from './info-commands.ts'
 import { dumpMemory } from './memory-dump.ts'
@@ -127,6 +127,33 @@ const hmpCommands: readonly HmpCommand[] = [
     help: 'set a parameter of the migration (max-bandwidth in MiB/s unless it has a suffix)',
     run: ({ migration }, words) =>
       void migration.setParameterText(wanted(words, 0, 'parameter').replaceAll('_', '-'), wanted(words, 1, 'value')),
+  },
+  {
+    name: 'savevm',
+    args: '[tag]',
+    help: 'save the machine in its disk images; one of that name is replaced',
+    run: (context, [tag]) =>
+      snapshotsOf(context)
+        .save(tag, { replace: true })
+        .then(() => undefined),
+  },
+  {
+    name: 'loadvm',
+    args: 'tag',
+    help: 'go back to what was saved',
+    run: (context, words) =>
+      snapshotsOf(context)
+        .load(wanted(words, 0, 'tag'))
+        .then(() => undefined),
+  },
+  {
+    name: 'delvm',
+    args: 'tag',
+    help: 'delete what was saved',
+    run: (context, words) =>
+      snapshotsOf(context)
+        .delete(wanted(words, 0, 'tag'))
+        .then(() => undefined),
   },
   {
     name: 'object_add',

@@ -1,3 +1,4 @@
+import { snapshotList } from '@ferryvm/block'
 import type { MonitorContext } from '../context.ts'
 import type { HmpCommand } from './hmp-command.ts'
 import { infoMigrate, infoMigrateCapabilities, infoMigrateParameters, infoSavevmHandlers } from './migration-info.ts'
@@ -55,13 +56,14 @@ export const infoCommands: readonly HmpCommand[] = [
   ),
   info('block', 'drives', ({ blocks }) =>
     blocks()
-      .map(({ device, file, readOnly }) =>
+      .map(({ device, file, readOnly, format = 'raw' }) =>
         file === undefined
           ? `${device}: [not inserted]\n`
-          : `${device}: ${file} (raw${readOnly ? ', read-only' : ''})\n`,
+          : `${device}: ${file} (${format}${readOnly ? ', read-only' : ''})\n`,
       )
       .join(''),
   ),
+  info('snapshots', 'snapshots of the machine on its disks', infoSnapshots),
   info('chardev', 'character devices', ({ chardevs }) =>
     chardevs()
       .map((c) => `${c.label}: filename=${c.filename}\n`)
@@ -76,6 +78,19 @@ export const infoCommands: readonly HmpCommand[] = [
       .join(''),
   ),
 ]
+
+function infoSnapshots({ snapshots }: MonitorContext): string {
+  const { complete, partial } = snapshots?.list() ?? { complete: [], partial: [] }
+  if (complete.length === 0 && partial.length === 0) return 'There is no snapshot available.\n'
+  const lines = ['List of snapshots present on all disks:']
+  // The id can be another one on each disk.
+  if (complete.length === 0) lines.push('None')
+  else lines.push(...snapshotList(complete.map((s) => ({ ...s, id: '--' }))))
+  for (const { device, snapshots: some } of partial) {
+    lines.push('', `List of partial (non-loadable) snapshots on '${device}':`, ...snapshotList(some))
+  }
+  return `${lines.join('\n')}\n`
+}
 
 async function infoRegisters({ machine }: MonitorContext, words: readonly string[]): Promise<string> {
   const { cpu } = machine

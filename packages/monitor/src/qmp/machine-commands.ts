@@ -34,14 +34,14 @@ export const machineCommands: readonly QmpCommand[] = [
     },
   ]),
   command('query-block', {}, ({ blocks }) =>
-    blocks().map(({ device, file, readOnly }) => ({
+    blocks().map(({ device, file, readOnly, format = 'raw', node = device }) => ({
       device,
       locked: false,
       removable: false,
       type: 'unknown',
       'io-status': 'ok',
       inserted:
-        file === undefined ? undefined : { file, ro: readOnly, drv: 'raw', 'node-name': device, encrypted: false },
+        file === undefined ? undefined : { file, ro: readOnly, drv: format, 'node-name': node, encrypted: false },
     })),
   ),
   command('query-chardev', {}, ({ chardevs }) => chardevs()),
