@@ -2,10 +2,11 @@
  * Snapshots inside qcow2 images, with the self-checking guest writing to the disk: what one program saves, the other one loads,
  * and qemu-img finds nothing wrong with the image.
  */
-import { execFileSync, spawnSync } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { statSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { QmpClient } from '../apps/emu/src/qmp-client.ts'
 import { embeddedGuestImage } from '../packages/embedded-guest/src/index.ts'
 import { type DiskMachine, type DiskMachineKind, startDiskMachine } from './harness/disk-machines.ts'
 import { main } from './harness/emu.ts'
@@ -87,10 +88,9 @@ describe.skipIf(missing)(
       await lines(source, 4)
       await source.verify()
       await source.kill()
-      if (from.startsWith('emu')) {
-        const left = spawnSync('qemu-img', ['check', '-r', 'leaks', disk], { encoding: 'utf8' })
-        expect(left.status, left.stdout + left.stderr).toBe(0)
-      }
+      // Whoever is killed leaves leaks at most.
+      const left = spawnSync('qemu-img', ['check', '-r', 'leaks', disk], { encoding: 'utf8' })
+      expect(left.status, left.stdout + left.stderr).toBe(0)
       expect(stockList()).toMatchObject([{ name: 'kept' }])
 
       const target = await start(to, ['-loadvm', 'kept'])
@@ -102,8 +102,7 @@ describe.skipIf(missing)(
       // The other program goes on with the image: another snapshot, back to the first, away with it.
       expect(await target.qmp.hmp('savevm second')).toBe('')
       expect(await target.qmp.hmp('loadvm kept')).toBe('')
-      await lines(target, 2)
-      // Stock QEMU's mtime does not go back with the guest's clock when it has run before.
+      // Stock QEMU's mtime does not go back with the guest's clock when it has run before: the guest there is confused.
       if (to.startsWith('emu')) await target.verify()
       expect(await target.qmp.hmp('info snapshots')).toMatch(/--\s+kept[\s\S]*--\s+second/)
       expect(await target.qmp.hmp('delvm kept')).toBe('')
@@ -198,8 +197,6 @@ describe.skipIf(missing)(
         '-device',
         'virtio-blk-pci,drive=hd0,disable-legacy=on',
       ]
-      const { spawn } = await import('node:child_process')
-      const { QmpClient } = await import('../apps/emu/src/qmp-client.ts')
       const limited = spawn(
         'sh',
         [
@@ -214,7 +211,7 @@ describe.skipIf(missing)(
           '-loadvm',
           'kept',
         ],
-        { stdio: ['ignore', 'ignore', 'pipe'] },
+        { stdio: ['ignore', 'ignore', 'inherit'] },
       )
       try {
         const qmp = await QmpClient.connect(socket, 60_000)

@@ -123,8 +123,10 @@ async function begin(
       ended.resolve(1)
     })
   } else {
-    if (options.loadvm !== undefined) await snapshots.load(options.loadvm)
-    if (!options.startPaused) machine.start()
+    const run = !options.startPaused
+    if (options.loadvm !== undefined) await snapshots.load(options.loadvm, { run })
+    // A monitor is there already, and may be saving.
+    else if (run) await snapshots.exclusive(async () => machine.start())
   }
 }
 

@@ -319,6 +319,9 @@ export function createMigration(options: MigrationOptions): Migration {
       if (resume) return resumeOutgoing(uri)
       refuseWhileRunning('migrate')
       if (machine.runState === 'inmigrate') throw new MigrationStateError('the guest has not arrived here yet')
+      if (machine.runState === 'save-vm' || machine.runState === 'restore-vm') {
+        throw new MigrationStateError('a snapshot is being made or loaded')
+      }
       if (machine.runState === 'postmigrate') {
         throw new MigrationStateError('the guest has left; it runs on the destination now')
       }

@@ -38,12 +38,15 @@ export interface Snapshots {
    */
   save(tag?: string, options?: SnapshotSelection & { readonly replace?: boolean }): Promise<string>
   /**
-   * Guest and disks become what they were; the guest runs if it did before.
+   * Guest and disks become what they were.
+   * @param options `run`: whether the guest runs afterwards; default: if it did before
    * @throws SnapshotError nothing has changed @throws anything else: the machine stands in `restore-vm` and can load another
    */
-  load(tag: string, options?: SnapshotSelection): Promise<void>
+  load(tag: string, options?: SnapshotSelection & { readonly run?: boolean }): Promise<void>
   /** From every disk that has it; no error where none does. @throws SnapshotError a disk cannot have snapshots */
   delete(tag: string, options?: Pick<SnapshotSelection, 'devices'>): Promise<void>
+  /** Runs it when no snapshot is being made, loaded or deleted; those wait for it. */
+  exclusive<T>(run: () => Promise<T>): Promise<T>
   /** Those of the disk that VM state is kept on, each with whether all other disks have it too; and what only others have. */
   list(): SnapshotListing
 }
@@ -99,68 +102,83 @@ export function createSnapshots({ machine, migration, drives }: SnapshotsOptions
     if (blockers.length > 0) throw new MigrationBlockedError(blockers)
   }
 
-  return {
-    async save(tag = timeTag(), { vmState, devices, replace = false } = {}) {
-      refuseNow()
-      const disks = chosen(devices)
-      const stateDisk = vmStateDisk(disks, vmState)
-      if (!replace && disks.some(({ images }) => images.list().some(named(tag)))) {
-        throw new SnapshotError(`Snapshot '${tag}' already exists in one or more devices`)
-      }
-      const before = machine.runState
-      await machine.stop('save-vm')
+  let last: Promise<unknown> = Promise.resolve()
+  const exclusive = <T>(run: () => Promise<T>): Promise<T> => {
+    const result = last.then(run)
+    last = result.catch(() => {})
+    return result
+  }
+
+  const save: Snapshots['save'] = async (tag = timeTag(), { vmState, devices, replace = false } = {}) => {
+    refuseNow()
+    const disks = chosen(devices)
+    const stateDisk = vmStateDisk(disks, vmState)
+    if (!replace && disks.some(({ images }) => images.list().some(named(tag)))) {
+      throw new SnapshotError(`Snapshot '${tag}' already exists in one or more devices`)
+    }
+    const before = machine.runState
+    if (before === 'restore-vm') {
+      throw new SnapshotError('the machine could not be loaded: load another snapshot first')
+    }
+    await machine.stop('save-vm')
+    try {
+      const now = Date.now()
+      const writer = vmStateWriter(stateDisk.images)
       try {
-        const now = Date.now()
-        const writer = vmStateWriter(stateDisk.images)
-        try {
-          await migration.saveState(writer, before)
-          await createEverywhere(disks, (disk) => ({
-            name: tag,
-            dateSeconds: Math.floor(now / 1000),
-            dateNanoseconds: (now % 1000) * 1_000_000,
-            vmClockNs: machine.clock.ns,
-            vmStateBytes: disk === stateDisk ? writer.bytes : 0,
-          }))
-        } finally {
-          await stateDisk.images.discardVmState()
-        }
+        await migration.saveState(writer, before)
+        await createEverywhere(disks, (disk) => ({
+          name: tag,
+          dateSeconds: Math.floor(now / 1000),
+          dateNanoseconds: (now % 1000) * 1_000_000,
+          vmClockNs: machine.clock.ns,
+          vmStateBytes: disk === stateDisk ? writer.bytes : 0,
+        }))
       } finally {
-        // Whoever changed the run state meanwhile has the last word.
-        if (machine.runState === 'save-vm') {
-          if (before === 'running') machine.start()
-          else machine.setRunState(before)
-        }
+        await stateDisk.images.discardVmState()
       }
-      return tag
-    },
+    } finally {
+      // Whoever changed the run state meanwhile has the last word.
+      if (machine.runState === 'save-vm') {
+        if (before === 'running') machine.start()
+        else machine.setRunState(before)
+      }
+    }
+    return tag
+  }
 
-    async load(tag, { vmState, devices } = {}) {
-      refuseNow()
-      const disks = chosen(devices)
-      const stateDisk = vmStateDisk(disks, vmState)
-      const found = disks.map(({ images }) => ({ images, snapshot: images.list().find(named(tag)) }))
-      if (found.some((f) => !f.snapshot))
-        throw new SnapshotError(`Snapshot '${tag}' does not exist in one or more devices`)
-      const state = stateDisk.images.list().find(named(tag))!
-      if (state.vmStateBytes === 0) {
-        throw new SnapshotError(
-          `snapshot '${tag}' is of the disk alone; go back to it with "emu img snapshot -a" while no machine uses the disk`,
-        )
-      }
-      const before = machine.runState
-      await machine.stop('restore-vm')
-      for (const { images, snapshot } of found) await images.apply(snapshot!.id)
-      await machine.reset('snapshot-load')
-      await migration.loadState(await vmStateReader(stateDisk.images, state.id, state.vmStateBytes))
-      if (before === 'running') machine.start()
-      else machine.setRunState(before)
-    },
+  const load: Snapshots['load'] = async (tag, { vmState, devices, run } = {}) => {
+    refuseNow()
+    const disks = chosen(devices)
+    const stateDisk = vmStateDisk(disks, vmState)
+    const found = disks.map(({ images }) => ({ images, snapshot: images.list().find(named(tag)) }))
+    if (found.some((f) => !f.snapshot))
+      throw new SnapshotError(`Snapshot '${tag}' does not exist in one or more devices`)
+    const state = stateDisk.images.list().find(named(tag))!
+    if (state.vmStateBytes === 0) {
+      throw new SnapshotError(
+        `snapshot '${tag}' is of the disk alone; go back to it with "emu img snapshot -a" while no machine uses the disk`,
+      )
+    }
+    const before = machine.runState
+    await machine.stop('restore-vm')
+    for (const { images, snapshot } of found) await images.apply(snapshot!.id)
+    await machine.reset('snapshot-load')
+    await migration.loadState(await vmStateReader(stateDisk.images, state.id, state.vmStateBytes))
+    if (run ?? before === 'running') machine.start()
+    else machine.setRunState(before === 'restore-vm' ? 'paused' : before)
+  }
 
-    async delete(tag, { devices } = {}) {
-      for (const { images } of chosen(devices)) {
-        for (const { id } of images.list().filter(named(tag))) await images.delete(id)
-      }
-    },
+  const remove: Snapshots['delete'] = async (tag, { devices } = {}) => {
+    for (const { images } of chosen(devices)) {
+      for (const { id } of images.list().filter(named(tag))) await images.delete(id)
+    }
+  }
+
+  return {
+    save: (tag, options) => exclusive(() => save(tag, options)),
+    load: (tag, options) => exclusive(() => load(tag, options)),
+    delete: (tag, options) => exclusive(() => remove(tag, options)),
+    exclusive,
 
     list() {
       const disks = drives
