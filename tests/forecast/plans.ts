@@ -27,6 +27,9 @@ export function random(seed: number): Random {
   }
 }
 
+/** The guest's program `writer` writes to memory from here on. */
+const WRITER_AT_MIB = 44
+
 export function planOf(draw: Random): Plan {
   const between = (low: number, high: number) => Math.round(low * (high / low) ** draw())
   const ramMiB = [64, 128, 256][Math.floor(draw() * 3)]!
@@ -36,7 +39,7 @@ export function planOf(draw: Random): Plan {
   const downtimeLimitMs = between(30, 600)
   const busy = draw() < 0.8
   const rateMiB = between(1, 1.5 * (speedMiB || 300))
-  const setMiB = between(1, ramMiB - 24)
+  const setMiB = between(1, ramMiB - WRITER_AT_MIB)
   const atRandom = draw() < 0.5
   const autoConverge = draw() < 0.15
   return {

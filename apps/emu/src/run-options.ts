@@ -57,6 +57,16 @@ export interface RunOptions {
   /** File for a profile of what the guest did. */
   readonly profile?: string
   readonly symbols: readonly SymbolsOption[]
+  readonly traces: readonly TraceOption[]
+}
+
+export interface TraceOption {
+  /** Which events; `help` lists them. */
+  readonly enable?: string
+  /** A file of patterns, one per line; `-pattern` switches off, `#` begins a comment. */
+  readonly events?: string
+  /** Where they are written; default: stderr. */
+  readonly file?: string
 }
 
 /** Names for the addresses in a profile. */
@@ -135,6 +145,7 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
       'for -profile: F[,offset=N]; ELF, System.map or /proc/kallsyms (an ELF -kernel or -bios needs none)',
       collect,
     )
+    .option('--trace <spec>', '[enable=]PATTERN[,events=F][,file=F]: write trace events; "help" lists them', collect)
     .option('--no-reboot', 'exit instead of resetting when the guest reboots')
     .addOption(new Option('--nodefaults', 'there are no default devices').hideHelp())
     .addOption(new Option('--display <kind>', 'none').choices(['none']).hideHelp())
@@ -214,7 +225,16 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     noReboot: raw.reboot === false,
     profile: raw.profile,
     symbols: (raw.symbols ?? []).map(readSymbolsOption),
+    traces: (raw.trace ?? []).map(readTraceOption),
   }
+}
+
+function readTraceOption(text: string): TraceOption {
+  const { enable, events, file, ...others } = parseKeyvals(text, 'enable')
+  const [unknown] = Object.keys(others)
+  if (unknown !== undefined)
+    throw new UsageError(`-trace ${text}: there is no ${unknown}= (there are: enable, events, file)`)
+  return { enable, events, file }
 }
 
 /** @throws UsageError an id is missing, or given twice */

@@ -16,6 +16,7 @@ import { type BuiltMachine, buildMachine, driverNames } from './machine-options.
 import { ProfileFile } from './profile.ts'
 import type { RunOptions } from './run-options.ts'
 import type { Terminal } from './terminal.ts'
+import { startTracing, traceHelp } from './trace.ts'
 import { UsageError } from './usage-error.ts'
 
 /** With a profile to write, these end the machine in order. */
@@ -30,6 +31,11 @@ export async function run(options: RunOptions): Promise<void> {
     console.log((await driverNames(options)).join('\n'))
     return
   }
+  if (options.traces.some(({ enable }) => enable === 'help')) {
+    console.log(traceHelp())
+    return
+  }
+  using _tracing = startTracing(options.traces)
   const ended = Promise.withResolvers<number>()
   const log = stderrLogger()
   const objects = await makeObjects(options.objects)

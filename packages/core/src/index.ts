@@ -165,6 +165,16 @@ export {
 } from './stream/stream-loader.ts'
 export { StreamSaver, type StreamSaverOptions } from './stream/stream-saver.ts'
 export {
+  defineTraceEvents,
+  onTrace,
+  switchTraceEvents,
+  type TraceArgument,
+  type TraceEvent,
+  type TraceListener,
+  type TraceValue,
+  traceEvents,
+} from './trace/trace-event.ts'
+export {
   type ArrayOptions,
   array,
   bitmap,

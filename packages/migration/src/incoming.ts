@@ -15,6 +15,7 @@ import {
 import { secondaryLink } from './colo-link.ts'
 import { configurationOf, fileOf, giveDisks, type MigrationContext, takeDisks, uriOf } from './context.ts'
 import { MigrationCancelledError } from './errors.ts'
+import { trace } from './migration-trace.ts'
 import { acceptChannels } from './multifd/accept-channels.ts'
 import { IncomingMultifd } from './multifd/incoming-multifd.ts'
 import type { MultifdCompression } from './multifd/multifd-packet.ts'
@@ -70,13 +71,16 @@ export class IncomingMigration {
       this.#abort.signal.throwIfAborted()
       const { channel, reader } = await this.#accept()
       this.#channel = channel
+      trace.migration_set_incoming_channel({ ioc: 0, ioctype: 'channel' })
       context.setStatus('active')
       await this.#load(channel, reader)
+      trace.process_incoming_migration_co_end({ ret: 0, ps: Number(this.postcopy.active) })
       context.setStatus('completed')
       await this.#multifd?.close()
       await channel.close().catch(() => {})
     } catch (error) {
       const reason = this.#abort.signal.aborted ? this.#abort.signal.reason : error
+      trace.process_incoming_migration_co_end({ ret: -1, ps: Number(this.postcopy.active) })
       await this.#returnPath?.shut(1).catch(() => {})
       await this.#channel?.close(reason).catch(() => {})
       await this.#multifd?.close(reason)

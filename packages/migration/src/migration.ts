@@ -20,6 +20,7 @@ import { MigrationBlockedError, MigrationCancelledError, MigrationStateError } f
 import type { MigrationForecast } from './forecast/forecast.ts'
 import { IncomingMigration } from './incoming.ts'
 import { type MigrationInfo, outgoingInfo, type SocketAddressInfo } from './info.ts'
+import { trace } from './migration-trace.ts'
 import { OutgoingMigration } from './outgoing.ts'
 import { Parameters, type ParameterValues } from './parameters.ts'
 import { pageEncodings } from './ram/encodings.ts'
@@ -233,10 +234,12 @@ export function createMigration(options: MigrationOptions): Migration {
     setStatus(next) {
       if (status === next) return
       status = next
+      trace.migrate_set_state({ new_state: next })
       emit('status', next)
     },
     fail(reason) {
       error = reason instanceof Error ? reason : new Error(String(reason))
+      trace.migrate_error({ error_desc: error.message })
       context.setStatus('failed')
     },
     section: (progress) => emit('section', progress),

@@ -15,6 +15,7 @@ import { configurationOf, giveDisks, type MigrationContext, takeDisks } from './
 import { MigrationCancelledError, MigrationStateError } from './errors.ts'
 import type { MigrationForecast } from './forecast/forecast.ts'
 import { Forecaster } from './forecast/forecaster.ts'
+import { trace } from './migration-trace.ts'
 import type { OutgoingMultifd } from './multifd/outgoing-multifd.ts'
 import { OutgoingPostcopy, type PostcopyLink } from './postcopy/outgoing-postcopy.ts'
 import { PageSource } from './postcopy/page-source.ts'
@@ -105,6 +106,7 @@ export class OutgoingMigration {
   /** Does nothing once the destination has taken over. @throws MigrationStateError in postcopy, which has no way back */
   cancel(reason: Error = new MigrationCancelledError()): void {
     if (this.#phase === 'committed' || this.#abort.signal.aborted) return
+    trace.migration_cancel({})
     if (this.#phase === 'postcopy') {
       throw new MigrationStateError('a postcopy migration cannot be cancelled: the guest runs on the destination')
     }
@@ -155,6 +157,7 @@ export class OutgoingMigration {
       if (capabilities.get('x-colo')) await context.colo!.prepare()
       const channel = await transport.connect(address, { signal, log, capabilities: capabilities.on })
       this.#channel = channel
+      trace.migration_set_outgoing_channel({ ioc: 0, ioctype: transport.scheme, hostname: '', err: 0 })
       const { encoders, multifd } = context.encodings(channel)
       context.ramSaver.use(encoders)
       this.#multifd = multifd
@@ -211,6 +214,7 @@ export class OutgoingMigration {
     await f.flush()
     signal.throwIfAborted()
     this.stats.setupMs = performance.now() - this.stats.startedMs
+    trace.migration_thread_setup_complete({})
     context.setStatus('active')
 
     this.bandwidth.restart()
@@ -220,6 +224,8 @@ export class OutgoingMigration {
     this.#converge?.stop()
     if (toPostcopy && !context.settings.preemptAtSetup) await this.#postcopy!.connectUrgent()
 
+    trace.migration_thread_low_pending({ pending: ramSaver.remainingBytes })
+    if (toPostcopy) trace.postcopy_start({})
     await this.#halted('finish-migrate')
     if (capabilities.get('pause-before-switchover')) await this.#pauseBeforeSwitchover()
     if (!colo) {
@@ -233,6 +239,7 @@ export class OutgoingMigration {
       await this.#runPostcopy({ channel, f, saver, returnPath: returnPath! })
       return undefined
     }
+    trace.migration_precopy_complete({})
     await saver.complete()
     await saver.saveDevices()
     saver.end()
@@ -256,6 +263,7 @@ export class OutgoingMigration {
     const duplex = channel.features.has('shutdown')
     const wanted = capabilities.get('return-path') || capabilities.get('postcopy-ram')
     if (!wanted && !(confirmCompletion && duplex)) return undefined
+    trace.open_return_path_on_source({})
     saver.command('OPEN_RETURN_PATH')
     saver.command('PING', new Uint8Array([0, 0, 0, PING_VALUE]))
     const handlers = this.#postcopy?.handlers ?? {
@@ -326,6 +334,8 @@ export class OutgoingMigration {
       if (window) this.#closeWindow(window)
       if (this.#fits()) {
         await ramSaver.sync()
+        const size = this.#pendingBytes(false)
+        trace.migrate_pending_exact({ size, pre: this.#pendingBytes(true), post: size })
         if (this.#fits()) return false
       } else if (this.#converge && ramSaver.stats.syncCount > 1 && performance.now() - this.#syncedMs > SYNC_EVERY_MS) {
         await ramSaver.sync()
@@ -338,7 +348,9 @@ export class OutgoingMigration {
 
   async #waitForWindow(): Promise<void> {
     const began = performance.now()
+    trace.migration_rate_limit_pre({ ms: Math.round(this.bandwidth.windowLeftMs) })
     await this.#sleep(this.bandwidth.windowLeftMs)
+    trace.migration_rate_limit_post({ urgent: 0 })
     this.#forecaster.waited(performance.now() - began)
   }
 
@@ -346,6 +358,8 @@ export class OutgoingMigration {
     const { machine, parameters, log } = this.#context
     const throttle = (percent: number) => {
       log.debug('throttle', { percent })
+      if (percent > 0) trace.migration_throttle({})
+      trace.cpu_throttle_set({ new_throttle_pct: percent })
       machine.cpu.throttle?.(percent)
     }
     return new AutoConverge(parameters.values, throttle, performance.now())
@@ -365,6 +379,7 @@ export class OutgoingMigration {
   /** @param mustPrecopy looks only at what cannot follow the guest */
   #fits(mustPrecopy = false): boolean {
     const pending = this.#pendingBytes(mustPrecopy)
+    trace.migrate_pending_estimate({ size: pending, pre: mustPrecopy ? pending : 0, post: mustPrecopy ? 0 : pending })
     if (pending === 0) return true
     const available = this.#context.parameters.values['avail-switchover-bandwidth'] / 1000
     const perMs = available > 0 ? available : this.bandwidth.estimate
@@ -396,6 +411,17 @@ export class OutgoingMigration {
   #closeWindow({ bytes, ms }: { bytes: number; ms: number }): void {
     const { stats } = this
     this.#forecaster.windowClosed(bytes)
+    const perMs = bytes / ms
+    const limit = this.#context.parameters.values['downtime-limit']
+    const available = this.#context.parameters.values['avail-switchover-bandwidth']
+    trace.migrate_transferred({
+      transferred: bytes,
+      time_spent: Math.round(ms),
+      bandwidth: Math.round(perMs),
+      avail_bw: Math.round(available / 1000),
+      size: Math.round(perMs * limit),
+    })
+    trace.migration_transferred_bytes({ qemu_file: this.#streamBytes, multifd: this.multifdBytes, rdma: 0 })
     const { zeroPages, normalPages, dirtyPagesRate } = this.#context.ramSaver.stats
     stats.mbps = (bytes * 8) / (ms * 1000)
     stats.pagesPerSecond = ((zeroPages + normalPages - this.#windowPages) * 1000) / ms
@@ -412,6 +438,7 @@ export class OutgoingMigration {
     const done = machine.stop(state)
     this.#halt = { before, beganMs: performance.now(), bytes: this.bytesAccepted, done }
     await done
+    trace.migration_completion_vm_stop({ ret: 0 })
     this.#abort.signal.throwIfAborted()
   }
 
@@ -463,6 +490,8 @@ export class OutgoingMigration {
       stats.mbps = (stats.transferredBytes * 8) / (stats.totalMs - stats.setupMs) / 1000
     this.#finalBytes = this.#streamBytes
     this.#f = undefined
+    trace.migration_thread_after_loop({})
+    trace.migration_cleanup({})
   }
 
   /** @returns whether the guest can run here, with its disks */

@@ -1,5 +1,6 @@
 import type { QEMUFileReader, QEMUFileWriter } from '@ferryvm/core'
 import { DestinationFailedError, ReturnPathError } from './errors.ts'
+import { trace } from './migration-trace.ts'
 
 /** Messages from the destination to the source, on the reverse direction of the main channel. Spec: ram.md section 10. */
 const SHUT = 1
@@ -44,6 +45,7 @@ export class ReturnPathSender {
   /** Somebody waits for these pages of that block. */
   async requestPages(idstr: string, startBytes: number, lengthBytes: number): Promise<void> {
     const f = this.#f
+    trace.migrate_send_rp_message({ msg_type: idstr === this.#lastRequested ? REQ_PAGES : REQ_PAGES_ID, len: 12 })
     const again = idstr === this.#lastRequested
     const name = new TextEncoder().encode(idstr)
     f.putBe16(again ? REQ_PAGES : REQ_PAGES_ID)
@@ -56,6 +58,7 @@ export class ReturnPathSender {
   }
   async recvBitmap(idstr: string, bitmap: Uint8Array): Promise<void> {
     const f = this.#f
+    trace.migrate_send_rp_recv_bitmap({ name: idstr, size: bitmap.length })
     f.putBe16(RECV_BITMAP)
     f.putBe16(1 + new TextEncoder().encode(idstr).length)
     f.putStr8(idstr)
@@ -65,6 +68,7 @@ export class ReturnPathSender {
     await f.flush()
   }
   async #message(type: number, value: number): Promise<void> {
+    trace.migrate_send_rp_message({ msg_type: type, len: 4 })
     this.#f.putBe16(type)
     this.#f.putBe16(4)
     this.#f.putBe32(value)
@@ -89,7 +93,19 @@ export interface ReturnPathHandlers {
  * @throws ReturnPathError
  */
 export async function receiveReturnPath(f: QEMUFileReader, handlers: ReturnPathHandlers): Promise<void> {
+  trace.source_return_path_thread_entry({})
+  try {
+    await receive(f, handlers)
+    trace.source_return_path_thread_end({})
+  } catch (error) {
+    trace.source_return_path_thread_bad_end({})
+    throw error
+  }
+}
+
+async function receive(f: QEMUFileReader, handlers: ReturnPathHandlers): Promise<void> {
   for (;;) {
+    trace.source_return_path_thread_loop_top({})
     await f.fill(4)
     if (f.available < 4) {
       throw new DestinationFailedError('the destination went away before it had loaded everything')
@@ -107,13 +123,18 @@ export async function receiveReturnPath(f: QEMUFileReader, handlers: ReturnPathH
     switch (type) {
       case SHUT: {
         const status = f.getBe32()
+        trace.source_return_path_thread_shut({ val: status })
         if (status === 0) return
         throw new DestinationFailedError(`the destination failed to load the stream (status ${status})`, { status })
       }
-      case PONG:
-        handlers.pong?.(f.getBe32())
+      case PONG: {
+        const value = f.getBe32()
+        trace.source_return_path_thread_pong({ val: value })
+        handlers.pong?.(value)
         break
+      }
       case SWITCHOVER_ACK:
+        trace.source_return_path_thread_switchover_acked({})
         break
       case REQ_PAGES_ID:
       case REQ_PAGES: {
@@ -123,6 +144,7 @@ export async function receiveReturnPath(f: QEMUFileReader, handlers: ReturnPathH
         const bytes = f.getBe32()
         const idstr = type === REQ_PAGES_ID ? takeName(f, length - 12) : undefined
         if (type === REQ_PAGES_ID && idstr === undefined) throw wrong('without a proper name of a block')
+        trace.migrate_handle_rp_req_pages({ rbname: idstr ?? '', start, len: bytes })
         const problem = handlers.request(idstr, Number(start), bytes)
         if (problem) throw wrong(`: ${problem}`)
         break
@@ -137,6 +159,7 @@ export async function receiveReturnPath(f: QEMUFileReader, handlers: ReturnPathH
       }
       case RESUME_ACK: {
         const value = f.getBe32()
+        trace.source_return_path_thread_resume_ack({ v: value })
         if (!handlers.resumeAck || value !== RESUME_VALUE) throw wrong(`with value ${value} on the return path`)
         handlers.resumeAck()
       }

@@ -6,6 +6,7 @@ import {
   type Channel,
   ChannelClosedError,
   type ChannelFeature,
+  defineTraceEvents,
   defineTransport,
   type Logger,
   singleChannelListener,
@@ -15,6 +16,11 @@ import {
 } from '@ferryvm/core'
 import { fromDuplex } from '@ferryvm/core/node'
 import { ExecAddressError, ExecStartError, ExecStatusError } from './errors.ts'
+
+const trace = defineTraceEvents({
+  migration_exec_outgoing: { cmd: 'str' },
+  migration_exec_incoming: { cmd: 'str' },
+})
 
 /** No half-close to be relied on: whether anybody behind a command ever answers, nobody can know. */
 const FEATURES: ReadonlySet<ChannelFeature> = new Set<ChannelFeature>()
@@ -43,8 +49,12 @@ export function exec(options: ExecOptions = {}): Transport<string> {
       return text
     },
     formatAddress: (command) => command,
-    connect: (command, context) => start(command, graceMs, context),
+    connect(command, context) {
+      trace.migration_exec_outgoing({ cmd: command })
+      return start(command, graceMs, context)
+    },
     async listen(command, context) {
+      trace.migration_exec_incoming({ cmd: command })
       // Started at once, as a listener is: the command may be one that waits for a connection.
       return singleChannelListener(command, await start(command, graceMs, context), context.signal)
     },

@@ -5,6 +5,7 @@ import {
   type Channel,
   ChannelClosedError,
   type ChannelFeature,
+  defineTraceEvents,
   defineTransport,
   singleChannelListener,
   type Transport,
@@ -12,6 +13,11 @@ import {
 } from '@ferryvm/core'
 import { fromDuplex, fromFd } from '@ferryvm/core/node'
 import { FdAddressError, FdOpenError } from './errors.ts'
+
+const trace = defineTraceEvents({
+  migration_fd_outgoing: { fd: 'int' },
+  migration_fd_incoming: { fd: 'int' },
+})
 
 /** What a socket can do. Channels over pipes and files declare nothing: nobody answers on them. */
 const FEATURES: ReadonlySet<ChannelFeature> = new Set<ChannelFeature>(['shutdown'])
@@ -30,10 +36,12 @@ export function fd(): Transport<number> {
     parseAddress,
     formatAddress: String,
     async connect(number, { signal }) {
+      trace.migration_fd_outgoing({ fd: number })
       signal.throwIfAborted()
       return open(number, 'write')
     },
     async listen(number, { signal }) {
+      trace.migration_fd_incoming({ fd: number })
       signal.throwIfAborted()
       return singleChannelListener(number, open(number, 'read'), signal)
     },

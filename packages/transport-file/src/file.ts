@@ -3,6 +3,7 @@ import { type FileHandle, open, stat } from 'node:fs/promises'
 import {
   ChannelClosedError,
   type ChannelFeature,
+  defineTraceEvents,
   defineTransport,
   type Listener,
   type SeekableChannel,
@@ -13,6 +14,11 @@ import {
 } from '@ferryvm/core'
 import { type FileAddress, formatFileAddress, parseFileAddress } from './address.ts'
 import { FileIoError, FileOpenError } from './errors.ts'
+
+const trace = defineTraceEvents({
+  migration_file_outgoing: { filename: 'str' },
+  migration_file_incoming: { filename: 'str' },
+})
 
 /** One direction only: nobody answers from a file. */
 const FEATURES: ReadonlySet<ChannelFeature> = new Set<ChannelFeature>(['seekable'])
@@ -27,6 +33,7 @@ export function file(): Transport<FileAddress> {
     parseAddress: parseFileAddress,
     formatAddress: formatFileAddress,
     async connect(address, { signal }) {
+      trace.migration_file_outgoing({ filename: address.path })
       signal.throwIfAborted()
       return new FileWriter(await openForWriting(address), address)
     },
@@ -35,6 +42,7 @@ export function file(): Transport<FileAddress> {
 }
 
 async function openListener(address: FileAddress, context: TransportContext): Promise<Listener<FileAddress>> {
+  trace.migration_file_incoming({ filename: address.path })
   context.signal.throwIfAborted()
   return singleChannelListener(address, new FileReader(await openForReading(address), address), context.signal)
 }

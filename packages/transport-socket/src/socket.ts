@@ -10,6 +10,7 @@ import {
 import {
   type Channel,
   type ChannelFeature,
+  defineTraceEvents,
   defineTransport,
   type Listener,
   type Transport,
@@ -29,6 +30,12 @@ import { SocketConnectError, SocketListenError } from './errors.ts'
 
 const FEATURES: ReadonlySet<ChannelFeature> = new Set<ChannelFeature>(['shutdown', 'multi-channel'])
 const READ_CHUNK_BYTES = 256 * 1024
+
+const trace = defineTraceEvents({
+  migration_socket_incoming_accepted: {},
+  migration_socket_outgoing_connected: { hostname: 'str' },
+  migration_socket_outgoing_error: { err: 'str' },
+})
 
 export interface SocketOptions {
   /** Connections that may wait to be accepted. Default 16. */
@@ -84,12 +91,14 @@ async function dial(address: SocketAddress, signal: AbortSignal): Promise<Channe
   return new Promise<Channel>((resolve, reject) => {
     const onAbort = () => fail(signal.reason)
     const fail = (cause: unknown) => {
+      trace.migration_socket_outgoing_error({ err: String(cause) })
       settle()
       socket.on('error', () => {})
       socket.destroy()
       reject(new SocketConnectError(name, cause))
     }
     const onConnect = () => {
+      trace.migration_socket_outgoing_connected({ hostname: address.kind === 'tcp' ? address.host : '' })
       settle()
       resolve(fromDuplex(socket))
     }
@@ -162,6 +171,7 @@ function acceptor<A extends SocketAddress>(address: A, server: Server, signal: A
   let wake: () => void = () => {}
   server.on('connection', (socket) => {
     socket.on('error', () => {}) // a peer that resets before anybody accepted it
+    trace.migration_socket_incoming_accepted({})
     arrived.push(socket)
     wake()
   })

@@ -1,4 +1,5 @@
-/** Channels over what Node has: streams and file descriptors. */
+/** Channels over what Node has: streams and file descriptors; compression, trace events. */
 export { fromDuplex } from './from-duplex.ts'
 export { type FdOptions, fromFd } from './from-fd.ts'
 export { nodeCompressions } from './node-compressions.ts'
+export { publishTraceEvents } from './trace-channels.ts'

@@ -4,6 +4,7 @@ import { buffer, unused } from '../vmstate/array-rows.ts'
 import { defineVmstate } from '../vmstate/define-vmstate.ts'
 import { u8, u32 } from '../vmstate/scalar-rows.ts'
 import type { StateOfVmstate } from '../vmstate/table.ts'
+import { savevmTrace } from './savevm-trace.ts'
 import { printable } from './stream-errors.ts'
 
 /** Every name a stream may carry. */
@@ -42,8 +43,12 @@ export const globalStateVmstate = defineVmstate({
     vm_was_suspended: u8(),
     unused: unused(66),
   },
+  preSave(state) {
+    if (savevmTrace.migrate_global_state_pre_save.enabled)
+      savevmTrace.migrate_global_state_pre_save({ state: globalRunState(state) })
+  },
   postLoad(state) {
-    globalRunState(state)
+    savevmTrace.migrate_global_state_post_load({ state: globalRunState(state) })
   },
 })
 export type GlobalState = StateOfVmstate<typeof globalStateVmstate>

@@ -17,6 +17,7 @@ import {
 } from './element.ts'
 import { createTurnBudget } from './event-loop-turn.ts'
 import { LoadOrder, LoadOrderError, type LoadOrderSanitizer } from './load-order.ts'
+import { savevmTrace as trace } from './savevm-trace.ts'
 import {
   ConfigurationError,
   SectionFooterError,
@@ -104,7 +105,13 @@ export class StreamLoader {
 
   /** {@link load} of a list of elements alone, as PACKAGED has it. */
   async loadElements(): Promise<LoadedStream> {
-    await this.#elements()
+    try {
+      await this.#elements()
+    } catch (error) {
+      trace.qemu_loadvm_state_post_main({ ret: -1 })
+      throw error
+    }
+    trace.qemu_loadvm_state_post_main({ ret: 0 })
     await whenPagesArrive(() => this.#order.finish())
     const description = await this.#vmdescription()
     return { bytes: this.#f.position, sections: this.#sections, description }
@@ -149,6 +156,7 @@ export class StreamLoader {
       await need(f, 1)
       const offset = f.position
       const type = f.getByte()
+      trace.qemu_loadvm_state_section({ section_type: type })
       switch (type) {
         case Element.EOF:
           return
@@ -181,6 +189,12 @@ export class StreamLoader {
     const idstr = new TextDecoder().decode(name)
     const instanceId = f.getBe32()
     const version = f.getBe32()
+    trace.qemu_loadvm_state_section_startfull({
+      section_id: sectionId,
+      idstr,
+      instance_id: instanceId,
+      version_id: version,
+    })
     const entry = idstr === '' ? undefined : this.#registry.find(idstr, instanceId)
     if (!entry) throw new UnknownSectionError(idstr, instanceId, offset)
     if (version > entry.version && !entry.device?.layout(version))
@@ -195,6 +209,7 @@ export class StreamLoader {
   async #partOrEnd(type: 'part' | 'end', offset: number): Promise<void> {
     await need(this.#f, 4)
     const sectionId = this.#f.getBe32()
+    trace.qemu_loadvm_state_section_partend({ section_id: sectionId })
     const bound = this.#bound.get(sectionId)
     if (!bound) throw new SectionSequenceError(`section id ${sectionId} was never started`, sectionId, offset)
     const { entry, version } = bound
@@ -235,6 +250,12 @@ export class StreamLoader {
     if (entry.device) await whenPagesArrive(() => this.#order.loaded(entry))
     this.#sections++
     this.#previous = name
+    const ms = performance.now() - began
+    if (type === 'end' || type === 'full') {
+      const kind = entry.live ? 'iterable' : 'non-iterable'
+      const { idstr, instanceId } = entry
+      trace.vmstate_downtime_load({ type: kind, idstr, instance_id: instanceId, downtime: Math.round(ms * 1000) })
+    }
     this.#options.onSection?.({
       direction: 'load',
       type,
@@ -245,12 +266,13 @@ export class StreamLoader {
       priority: entry.priority,
       offset,
       bytes,
-      ms: performance.now() - began,
+      ms,
     })
   }
 
   async #device(entry: SectionEntry, version: number, offset: number): Promise<void> {
     const { device } = entry
+    trace.vmstate_load({ idstr: entry.idstr, vmsd_name: device!.vmstate.name })
     // A version that no layout reads is refused by the section's own.
     const layout = device!.layout(version)
     if (!layout) return this.#drive(device!.codec.load(device!.state, this.#f, version))
@@ -330,6 +352,8 @@ export class StreamLoader {
     const payload = new Uint8Array(name === 'ENABLE_COLO' ? 0 : length)
     await need(f, payload.length)
     f.getBuffer(payload)
+    trace.loadvm_process_command({ s: name, len: length })
+    if (name === 'PING') trace.loadvm_process_command_ping({ val: new DataView(payload.buffer).getUint32(0) })
     const refuse = (why: string) => new StreamCommandError(id, `${name}: ${why}`, offset)
     let left = false
     const leave = () => {
@@ -337,6 +361,7 @@ export class StreamLoader {
     }
     if (this.#options.onCommand) await this.#options.onCommand({ name, id, payload, offset, refuse, leave })
     else if (name !== 'SWITCHOVER_START') throw refuse('not expected in this stream')
+    trace.qemu_loadvm_state_section_command({ ret: 0 })
     return left
   }
 

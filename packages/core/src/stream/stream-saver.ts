@@ -18,6 +18,7 @@ import {
   type StreamSettings,
 } from './element.ts'
 import { createTurnBudget } from './event-loop-turn.ts'
+import { savevmTrace as trace } from './savevm-trace.ts'
 import { SectionSaveError } from './stream-errors.ts'
 
 export interface StreamSaverOptions {
@@ -56,6 +57,7 @@ export class StreamSaver {
 
   /** Header and CONFIGURATION. */
   begin(configuration: StreamConfiguration): void {
+    trace.savevm_state_header({})
     this.#f.putBe32(STREAM_MAGIC)
     this.#f.putBe32(STREAM_VERSION)
     if (!this.#settings.sendConfiguration) return
@@ -67,6 +69,8 @@ export class StreamSaver {
     const { id, length } = COMMANDS[name]
     if (length >= 0 && payload.length !== length)
       throw new RangeError(`${name} has ${length} bytes, not ${payload.length}`)
+    trace.savevm_command_send({ command: id, len: payload.length })
+    COMMAND_EVENTS[name]?.(payload)
     this.#f.putByte(Element.COMMAND)
     this.#f.putBe16(id)
     this.#f.putBe16(payload.length)
@@ -75,6 +79,7 @@ export class StreamSaver {
 
   /** START of every live handler. */
   async setup(): Promise<void> {
+    trace.savevm_state_setup({})
     for (const entry of this.#live()) await this.#section('start', entry, () => entry.live!.saveSetup(this.#f))
   }
 
@@ -84,6 +89,7 @@ export class StreamSaver {
    * @returns true when no handler has anything worth another pass
    */
   async iterate(stop: () => boolean = () => false): Promise<boolean> {
+    trace.savevm_state_iterate({})
     let finished = true
     for (const entry of this.#live()) {
       if (stop()) return false
@@ -121,8 +127,13 @@ export class StreamSaver {
   async saveDevices(): Promise<void> {
     for (const entry of this.#registry.entries()) {
       const device = entry.device
-      if (!device || !device.needed()) continue
+      if (!device) continue
+      if (!device.needed()) {
+        trace.savevm_section_skip({ id: entry.idstr, section_id: entry.sectionId })
+        continue
+      }
       await this.#section('full', entry, () => {
+        trace.vmstate_save({ idstr: entry.idstr, vmsd_name: device.vmstate.name })
         if (this.#settings.suppressVmdesc) device.codec.save(device.state, this.#f)
         else {
           // Saves and describes in one go, so that the table's hooks run once.
@@ -159,6 +170,7 @@ export class StreamSaver {
     const offset = f.position
     const began = performance.now()
     const { idstr, instanceId, sectionId, version, priority } = entry
+    trace.savevm_section_start({ id: idstr, section_id: sectionId })
     f.putByte(TYPE_BYTE[type])
     f.putBe32(sectionId)
     if (type === 'start' || type === 'full') {
@@ -171,12 +183,19 @@ export class StreamSaver {
       const pending = payload()
       if (pending) await pending
     } catch (cause) {
+      trace.savevm_section_end({ id: idstr, section_id: sectionId, ret: -1 })
       throw new SectionSaveError(idstr, instanceId, cause)
     }
     const bytes = f.position - payloadAt
     if (this.#settings.sendSectionFooter) {
       f.putByte(Element.SECTION_FOOTER)
       f.putBe32(sectionId)
+    }
+    trace.savevm_section_end({ id: idstr, section_id: sectionId, ret: 0 })
+    const ms = performance.now() - began
+    if (type === 'end' || type === 'full') {
+      const kind = entry.live ? 'iterable' : 'non-iterable'
+      trace.vmstate_downtime_save({ type: kind, idstr, instance_id: instanceId, downtime: Math.round(ms * 1000) })
     }
     this.#onSection?.({
       direction: 'save',
@@ -188,9 +207,30 @@ export class StreamSaver {
       priority,
       offset,
       bytes,
-      ms: performance.now() - began,
+      ms,
     })
   }
+}
+
+const str8 = (bytes: Uint8Array, at: number) =>
+  new TextDecoder().decode(bytes.subarray(at + 1, at + 1 + (bytes[at] ?? 0)))
+
+/** Of the commands that have an event of their own. */
+const COMMAND_EVENTS: Readonly<Partial<Record<CommandName, (payload: Uint8Array) => void>>> = {
+  OPEN_RETURN_PATH: () => trace.savevm_send_open_return_path({}),
+  PING: (payload) => trace.savevm_send_ping({ val: new DataView(payload.buffer, payload.byteOffset).getUint32(0) }),
+  POSTCOPY_ADVISE: () => trace.qemu_savevm_send_postcopy_advise({}),
+  POSTCOPY_LISTEN: () => trace.savevm_send_postcopy_listen({}),
+  POSTCOPY_RUN: () => trace.savevm_send_postcopy_run({}),
+  POSTCOPY_RAM_DISCARD(payload) {
+    const id = str8(payload, 1)
+    trace.qemu_savevm_send_postcopy_ram_discard({ id, len: Math.floor((payload.length - 3 - id.length) / 16) })
+  },
+  PACKAGED: () => trace.qemu_savevm_send_packaged({}),
+  ENABLE_COLO: () => trace.savevm_send_colo_enable({}),
+  POSTCOPY_RESUME: () => trace.savevm_send_postcopy_resume({}),
+  RECV_BITMAP: (payload) => trace.savevm_send_recv_bitmap({ name: str8(payload, 0) }),
+  SWITCHOVER_START: () => trace.savevm_send_switchover_start({}),
 }
 
 const TYPE_BYTE = {

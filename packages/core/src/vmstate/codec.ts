@@ -6,6 +6,7 @@ import { interpret } from './interpreter.ts'
 import { locateInSection } from './locate.ts'
 import type { Vmstate } from './table.ts'
 import type { TableCodec } from './table-codec.ts'
+import { vmstateTraced } from './vmstate-trace.ts'
 
 /**
  * Both engines come from the same table and produce the same bytes; the compliance kit checks it. A page or worker
@@ -51,7 +52,7 @@ export function compileVmstate<S>(vmstate: Vmstate<S>, o: CompileOptions = {}): 
 
 function codecOf<S>(vmstate: Vmstate<S>, engine: VmstateCodec<S>['engine'], make: () => TableCodec): VmstateCodec<S> {
   let made: TableCodec | undefined
-  const table = (): TableCodec => (made ??= make())
+  const table = (): TableCodec => (vmstateTraced() ? interpret(vmstate) : (made ??= make()))
   return {
     engine,
     prepare: () => void table(),

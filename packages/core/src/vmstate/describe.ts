@@ -2,10 +2,11 @@ import type { QEMUFileWriter } from '../qemufile/qemufile.ts'
 import { bufferWriter } from '../qemufile/qemufile-writer.ts'
 import type { DescribeOptions, FieldDescription, VmdescStyle, VmstateDescription } from './description.ts'
 import { countNow, NULL_MARKER } from './elements.ts'
-import { exists, interpret, putSubsectionHeader } from './interpreter.ts'
+import { exists, interpret, putSubsectionHeader, traceSave } from './interpreter.ts'
 import { locateInRow, runHook } from './locate.ts'
 import type { Row } from './row.ts'
 import type { RowCodec, TableCodec } from './table-codec.ts'
+import { vmstateTrace as trace } from './vmstate-trace.ts'
 
 /** Saves, and describes what was written. Spec: stream.md section 6. */
 export function describeTable(table: TableCodec, state: any, options: DescribeOptions = {}): VmstateDescription {
@@ -20,11 +21,13 @@ function walkTable(
   style: VmdescStyle,
 ): VmstateDescription {
   const { hooks } = table
+  trace.vmstate_save_state_top({ idstr: table.name })
   if (hooks.preSave) runHook('preSave', () => hooks.preSave!(state))
   try {
     const names = wireNames(table.rows)
     const fields = table.rows.flatMap((row, i) => {
       if (!exists(row.row, state, version)) return []
+      if (trace.vmstate_save_state_loop.enabled) traceSave(table.name, row, state)
       try {
         return walkRow(row, names[i]!, state, version, out, style)
       } catch (error) {
@@ -32,8 +35,10 @@ function walkTable(
       }
     })
     const subsections: VmstateDescription[] = []
+    trace.vmstate_subsection_save_top({ idstr: table.name })
     for (const sub of table.subsections) {
       if (!sub.table.needed(state)) continue
+      trace.vmstate_subsection_save_loop({ name: table.name, sub: sub.name })
       putSubsectionHeader(out, sub.name, sub.codec.version)
       subsections.push(walkTable(sub.codec, state, sub.codec.version, out, style))
     }

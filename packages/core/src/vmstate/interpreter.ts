@@ -1,11 +1,12 @@
 import { VmstateSubsectionError, VmstateVersionError } from '../errors/vmstate-error.ts'
 import type { QEMUFileReader, QEMUFileWriter } from '../qemufile/qemufile.ts'
-import { ensure, type TableOf } from './elements.ts'
+import { countNow, ensure, type TableOf } from './elements.ts'
 import { locateInRow, runHook, truncated } from './locate.ts'
 import type { Row } from './row.ts'
 import { rowCodec } from './row-codec.ts'
 import type { SubsectionTable, Vmstate, VmstateHooks } from './table.ts'
-import type { SubsectionCodec, TableCodec } from './table-codec.ts'
+import type { RowCodec, SubsectionCodec, TableCodec } from './table-codec.ts'
+import { vmstateTrace as trace } from './vmstate-trace.ts'
 
 export const SUBSECTION = 0x05
 
@@ -47,12 +48,14 @@ function partCodec(
   const byName = new Map(subsections.map((sub) => [sub.name, sub.codec]))
 
   function putSubsections(state: any, out: QEMUFileWriter): void {
+    trace.vmstate_subsection_save_top({ idstr: name })
     for (const sub of subsections) {
       let needed = false
       runHook('needed', () => {
         needed = sub.table.needed(state)
       })
       if (!needed) continue
+      trace.vmstate_subsection_save_loop({ name, sub: sub.name })
       putSubsectionHeader(out, sub.name, sub.codec.version)
       sub.codec.save(state, out, sub.codec.version)
     }
@@ -67,6 +70,7 @@ function partCodec(
     putRows(state, out, version) {
       for (const row of rows) {
         if (!exists(row.row, state, version)) continue
+        if (trace.vmstate_save_state_loop.enabled) traceSave(name, row, state)
         try {
           row.put(state, out, version)
         } catch (error) {
@@ -76,7 +80,10 @@ function partCodec(
     },
     *loadRows(state, input, version) {
       for (const row of rows) {
-        if (!exists(row.row, state, version)) continue
+        const present = exists(row.row, state, version)
+        if (trace.vmstate_load_state_field.enabled)
+          trace.vmstate_load_state_field({ name, field: row.key, exists: present })
+        if (!present) continue
         const offset = input.position
         try {
           if (row.bytes === undefined) yield* row.load!(state, input, version)
@@ -88,11 +95,13 @@ function partCodec(
             row.take!(state, input, version)
           }
         } catch (error) {
+          trace.vmstate_load_field_error({ field: row.key, ret: -1 })
           throw locateInRow(error, row.key, offset)
         }
       }
     },
     save(state, out, version) {
+      trace.vmstate_save_state_top({ idstr: name })
       try {
         if (head.preSave) runHook('preSave', () => head.preSave!(state))
         try {
@@ -107,6 +116,9 @@ function partCodec(
     },
     loadSubsections: (state, input) => loadSubsections(name, byName, state, input),
     *load(state, input, version) {
+      trace.vmstate_load_state({ name, version_id: version })
+      if (version > head.version || version < head.minimumVersion)
+        trace.vmstate_load_state_end({ name, reason: version > head.version ? 'too new' : 'too old', val: -1 })
       checkVersion(head, version, input.position)
       yield* self.loadChecked(state, input, version)
     },
@@ -115,9 +127,15 @@ function partCodec(
       yield* self.loadRows(state, input, version)
       yield* self.loadSubsections(state, input)
       if (head.postLoad) runHook('postLoad', () => head.postLoad!(state, version))
+      trace.vmstate_load_state_end({ name, reason: 'end', val: 0 })
     },
   }
   return self
+}
+
+/** A row is about to be written. */
+export function traceSave(name: string, { key, row }: RowCodec, state: unknown): void {
+  trace.vmstate_save_state_loop({ name, field: key, n_elems: row.array ? countNow(row.array.count, state) : 1 })
 }
 
 const hooksOf = (t: VmstateHooks<any>): VmstateHooks<any> => ({
@@ -149,24 +167,29 @@ function* loadSubsections(
   state: any,
   input: QEMUFileReader,
 ): Generator<number, void> {
+  trace.vmstate_subsection_load({ parent: prefix })
+  const ends = (reason: string, name = '') =>
+    trace.vmstate_subsection_load_bad({ parent: prefix, sub: name, sub2: reason })
   for (;;) {
     yield* ensure(input, 1)
-    if (input.peekByte(0) !== SUBSECTION) return
+    if (input.peekByte(0) !== SUBSECTION) return trace.vmstate_subsection_load_good({ parent: prefix })
     const offset = input.position
     yield* ensure(input, 2)
     const length = input.peekByte(1)
-    if (length < prefix.length + 1) return
+    if (length < prefix.length + 1) return ends('(short)')
     yield* ensure(input, 2 + length)
-    if (input.available < 2 + length) return
+    if (input.available < 2 + length) return ends('(peek fail)')
     const name = text.decode(Uint8Array.from({ length }, (_, i) => input.peekByte(2 + i)))
-    if (!name.startsWith(prefix)) return
+    if (!name.startsWith(prefix)) return ends('(prefix)', name)
     const codec = known.get(name)
+    if (!codec) ends('(lookup)', name)
     if (!codec) throw new VmstateSubsectionError(name, { offset })
     input.skip(2 + length)
     try {
       yield* ensure(input, 4)
       yield* codec.load(state, input, input.getBe32())
     } catch (error) {
+      ends('(child)', name)
       throw locateInRow(error, name, offset)
     }
   }

@@ -9,6 +9,7 @@ import {
   type RamBlock,
 } from '@ferryvm/core'
 import { MultifdError } from '../errors.ts'
+import { trace } from '../migration-trace.ts'
 import type { RamLoadSession } from '../ram/page-decoding.ts'
 import type { IsZeroPage } from '../ram/zero-page.ts'
 import {
@@ -83,6 +84,7 @@ export class IncomingMultifd {
       throw error
     }
     if (this.#channels.has(id)) throw new MultifdError(id, 'there is a channel of that number already', 0)
+    trace.multifd_recv_new_channel({ id })
     this.#channels.set(id, { channel, syncs: 0, ended: false })
     this.#receive(id, reader).catch((error: Error) => this.#fail(error))
   }
@@ -103,6 +105,7 @@ export class IncomingMultifd {
   }
 
   async close(reason?: Error): Promise<void> {
+    trace.multifd_recv_terminate_threads({ error: reason !== undefined })
     this.#fail(reason ?? new MultifdError(0, 'the migration is over', 0), false)
     await Promise.all([...this.#channels.values()].map(({ channel }) => channel.close(reason).catch(() => {})))
   }
@@ -141,6 +144,7 @@ export class IncomingMultifd {
       }
       return [...this.#channels.values()].every(({ syncs }) => syncs >= wanted)
     })
+    trace.multifd_recv_sync_main({ packet_num: wanted })
     this.#released = wanted
     this.#wake()
   }
@@ -161,6 +165,8 @@ export class IncomingMultifd {
         const at = reader.position
         reader.getBuffer(header)
         const packet = parsePacket(header, id, method, at)
+        const { flags, packetNum, dataBytes } = packet
+        trace.multifd_recv_unfill({ id, packet_num: packetNum, flags, next_packet_size: dataBytes })
         await this.#pages(packet, id, reader, decompressor, at)
         if (!(packet.flags & FLAG_SYNC)) continue
         const mine = ++state.syncs

@@ -46,6 +46,8 @@ export function parseInit(bytes: Uint8Array, uuid: Uint8Array | undefined): numb
 
 export interface MultifdPacket {
   readonly flags: number
+  /** Of all channels together; senders count for themselves. */
+  readonly packetNum: bigint
   /** Bytes of page data that follow. */
   readonly dataBytes: number
   /** Of the block; empty without pages. */
@@ -107,6 +109,7 @@ export function parsePacket(
   if (view.getUint32(0) !== MULTIFD_MAGIC) fail(`a packet begins with 0x${view.getUint32(0).toString(16)}`)
   if (view.getUint32(4) !== VERSION) fail(`a packet has version ${view.getUint32(4)}; only ${VERSION} is known`)
   const flags = view.getUint32(8)
+  const packetNum = view.getBigUint64(24)
   const [allocated, normalCount, size, zeroCount] = [12, 16, 20, 32].map((o) => view.getUint32(o)) as [
     number,
     number,
@@ -117,7 +120,7 @@ export function parsePacket(
     fail(`a packet of ${allocated} pages has ${normalCount} with contents and ${zeroCount} zero pages`)
   }
   // Without pages a sender may leave size and name of an earlier packet there, and no data follows.
-  if (normalCount + zeroCount === 0) return { flags, dataBytes: 0, blockName: '', normal: [], zero: [] }
+  if (normalCount + zeroCount === 0) return { flags, packetNum, dataBytes: 0, blockName: '', normal: [], zero: [] }
   const dataBytes = normalCount === 0 ? 0 : size
   if (normalCount > 0 && (flags & COMPRESSION_MASK) !== COMPRESSION_FLAG[compression]) {
     const wanted = `multifd-compression is ${compression} here`
@@ -137,6 +140,7 @@ export function parsePacket(
   }
   return {
     flags,
+    packetNum,
     dataBytes,
     blockName: new TextDecoder().decode(name.subarray(0, end < 0 ? NAME_BYTES : end)),
     normal: offsets.slice(0, normalCount),

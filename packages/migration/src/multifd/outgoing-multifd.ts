@@ -8,6 +8,7 @@ import {
   type TransportContext,
 } from '@ferryvm/core'
 import { MultifdError } from '../errors.ts'
+import { trace } from '../migration-trace.ts'
 import type { PageEncoder, RamRecordWriter, RamSaveSession } from '../ram/page-encoding.ts'
 import { RAM_MULTIFD_FLUSH } from '../ram/ram-records.ts'
 import type { IsZeroPage } from '../ram/zero-page.ts'
@@ -57,8 +58,9 @@ export class OutgoingMultifd implements PageEncoder {
     const { channels, uuid, compression } = this.#options
     for (let id = 0; id < channels; id++) {
       const channel = await transport.connect(address, context)
-      const sender = new SendChannel(channel, compression?.format.createCompressor(compression.level))
-      sender.watch((why) => (this.#failure ??= { error: new MultifdError(id, why, sender.bytes) }))
+      trace.multifd_new_send_channel_async({ id })
+      const sender = new SendChannel(id, channel, compression?.format.createCompressor(compression.level))
+      sender.watch((why) => this.#failed(id, new MultifdError(id, why, sender.bytes)))
       this.#channels.push(sender)
       await sender.write([initMessage(uuid, id)])
     }
@@ -66,6 +68,7 @@ export class OutgoingMultifd implements PageEncoder {
 
   /** After the last byte; with a reason: because it failed. */
   async close(reason?: Error): Promise<void> {
+    trace.multifd_send_terminate_threads({})
     await Promise.all(this.#channels.map((channel) => channel.close(reason)))
   }
 
@@ -118,7 +121,7 @@ export class OutgoingMultifd implements PageEncoder {
     this.#zero = []
     const packetNum = this.#packets++
     const sender = await this.#free()
-    sender.start(this.#send(sender, block, pages, packetNum), (error) => (this.#failure ??= { error }))
+    sender.start(this.#send(sender, block, pages, packetNum), (error) => this.#failed(sender.id, error))
   }
 
   async #free(): Promise<SendChannel> {
@@ -141,8 +144,11 @@ export class OutgoingMultifd implements PageEncoder {
     packetNum: number,
   ): Promise<void> {
     const flags = COMPRESSION_FLAG[this.#options.method]
-    const header = (dataBytes: number) =>
-      packetHeader(flags, packetNum, { blockName: block.idstr, dataBytes, normal, zero })
+    trace.multifd_send_ram_fill({ id: sender.id, normal: normal.length, zero: zero.length })
+    const header = (dataBytes: number) => {
+      trace.multifd_send_fill({ id: sender.id, packet_num: packetNum, flags, next_packet_size: dataBytes })
+      return packetHeader(flags, packetNum, { blockName: block.idstr, dataBytes, normal, zero })
+    }
     if (normal.length === 0) await sender.write([header(0)])
     else if (!sender.compressor) {
       await sender.write([header(normal.length * PAGE_BYTES), ...runs(block, normal)])
@@ -160,10 +166,18 @@ export class OutgoingMultifd implements PageEncoder {
   /** The peer will have applied everything that was sent before it goes on in the main stream. */
   async #sync(): Promise<void> {
     await this.#dispatch()
+    for (const { id } of this.#channels) trace.multifd_send_sync_main_signal({ id })
     await Promise.all(this.#channels.map(({ busy }) => busy))
     this.#throwIfFailed()
+    for (const { id } of this.#channels) trace.multifd_send_sync_main_wait({ id })
     await Promise.all(this.#channels.map((sender) => sender.write([packetHeader(FLAG_SYNC, this.#packets++)])))
     this.#throwIfFailed()
+    trace.multifd_send_sync_main({ packet_num: this.#packets })
+  }
+
+  #failed(id: number, error: unknown): void {
+    trace.multifd_send_error({ id })
+    this.#failure ??= { error }
   }
 
   #throwIfFailed(): void {
@@ -184,13 +198,15 @@ function runs(block: RamBlock, offsets: readonly number[]): Uint8Array[] {
 }
 
 class SendChannel {
+  readonly id: number
   readonly compressor: Compressor | undefined
   bytes = 0
   /** Settles, without an error, when the packet under way has left. */
   busy: Promise<void> | undefined
   readonly #channel: Channel
 
-  constructor(channel: Channel, compressor: Compressor | undefined) {
+  constructor(id: number, channel: Channel, compressor: Compressor | undefined) {
+    this.id = id
     this.#channel = channel
     this.compressor = compressor
   }

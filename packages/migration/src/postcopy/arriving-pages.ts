@@ -1,5 +1,6 @@
 /** Pages of guest memory that arrive while the guest runs. Spec: ram.md section 10, "Postcopy page records". */
 import { type MissingPages, PAGE_BYTES, type RamBlock } from '@ferryvm/core'
+import { trace } from '../migration-trace.ts'
 import type { PageDecoder, RamLoadSession } from '../ram/page-decoding.ts'
 import { RAM_PAGE, RAM_ZERO } from '../ram/ram-records.ts'
 
@@ -24,6 +25,7 @@ export function arrivingPages(
       if (!missing.has(page)) return
       block.bytes.fill(0, offset, offset + block.pageBytes)
       missing.arrived(page)
+      if (trace.postcopy_place_page_zero.enabled) trace.postcopy_place_page_zero({ host_addr: block.offset + offset })
       pages.zeroPages++
     },
   }
@@ -39,6 +41,7 @@ export function arrivingPages(
       }
       f.getBuffer(block.bytes.subarray(offset, offset + bytes))
       missing.arrived(page)
+      if (trace.postcopy_place_page.enabled) trace.postcopy_place_page({ host_addr: block.offset + offset })
       pages.normalPages++
     },
   }

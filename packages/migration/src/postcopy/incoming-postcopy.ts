@@ -23,6 +23,7 @@ import {
 } from '@ferryvm/core'
 import { type MigrationContext, uriOf } from '../context.ts'
 import { MigrationStateError } from '../errors.ts'
+import { trace } from '../migration-trace.ts'
 import { RamLoader } from '../ram/ram-load.ts'
 import { RAM_SECTION_VERSION } from '../ram/ram-records.ts'
 import { ReturnPathSender } from '../return-path.ts'
@@ -140,6 +141,7 @@ export class IncomingPostcopy {
   async paused(error: unknown): Promise<Channel> {
     const { context, signal } = this.#parts
     context.log.warn(`postcopy is paused: ${(error as Error).message}`)
+    trace.postcopy_pause_incoming({})
     this.#returnPath = undefined
     const closed = error instanceof Error ? error : undefined
     void this.#channel?.close(closed).catch(() => {})
@@ -153,6 +155,7 @@ export class IncomingPostcopy {
     try {
       this.#channel = await this.#recovery.promise
       this.#returnPath = new ReturnPathSender(createQEMUFileWriter(this.#channel))
+      trace.postcopy_pause_incoming_continued({})
       context.setStatus('postcopy-recover')
       return this.#channel
     } finally {
@@ -250,20 +253,26 @@ export class IncomingPostcopy {
       throw command.refuse('switch the capability postcopy-ram on here as well')
     }
     checkAdvise(command)
+    trace.loadvm_postcopy_handle_advise({})
     this.#state = 'advised'
   }
 
   #discard(command: StreamCommand): void {
+    trace.loadvm_postcopy_ram_handle_discard({})
     const { block, ranges } = parseDiscard(command, this.#blocks)
+    trace.loadvm_postcopy_ram_handle_discard_header({ ramid: block.idstr, len: 16 * ranges.length })
     const { missing } = this.#parts.context.machine.memory
     for (const { startBytes, lengthBytes } of ranges) {
       missing.add((block.offset + startBytes) / PAGE_BYTES, lengthBytes / PAGE_BYTES)
     }
+    trace.loadvm_postcopy_ram_handle_discard_end({})
   }
 
   async #packaged(command: StreamCommand, reader: QEMUFileReader): Promise<void> {
     if (this.#state !== 'advised') throw command.refuse('only after ADVISE, and once')
     const bytes = await takePackage(command, reader)
+    trace.loadvm_handle_cmd_packaged({ length: bytes.length })
+    trace.loadvm_handle_cmd_packaged_received({ ret: bytes.length })
     const f = bufferReader(bytes, reader.position - bytes.length)
     const { context, loaderOptions } = this.#parts
     const loader = new StreamLoader(f, context.machine.sections, {
@@ -274,9 +283,11 @@ export class IncomingPostcopy {
     })
     this.#package = loader.loadElements().then(async () => {
       if (this.#state !== 'running') throw command.refuse('the package ends without RUN')
+      trace.loadvm_handle_cmd_packaged_main({ ret: 0 })
       await this.#parts.startGuest()
     })
     this.#package.catch(async (error: unknown) => {
+      trace.loadvm_handle_cmd_packaged_main({ ret: -1 })
       this.failure = error
       this.#state = 'none'
       // The source can go on with the guest, if it hears of it. A channel that is closed with unread bytes may lose that word,
@@ -301,6 +312,7 @@ export class IncomingPostcopy {
       case 'POSTCOPY_RUN':
         if (this.#state !== 'listening') throw command.refuse('only after LISTEN')
         this.#state = 'running'
+        trace.loadvm_postcopy_handle_run({})
         command.leave()
         return
       default:
@@ -310,14 +322,17 @@ export class IncomingPostcopy {
 
   #listen(command: StreamCommand): void {
     const { context } = this.#parts
+    trace.loadvm_postcopy_handle_listen({ str: 'enter' })
     this.#returnPath = this.#parts.returnPath()
     if (!this.#returnPath) throw command.refuse('there is no return path to ask for pages')
     const { memory, cpu } = context.machine
     memory.missing.begin((page) => this.#request(page), cpu.harts.length)
+    trace.postcopy_ram_enable_notify({})
     this.pages = this.#pageLoader()
     this.#state = 'listening'
     context.setStatus('postcopy-active')
     this.#listening.resolve()
+    trace.loadvm_postcopy_handle_listen({ str: 'return' })
   }
 
   #pageLoader(): RamLoader {
@@ -329,6 +344,7 @@ export class IncomingPostcopy {
 
   /** While there is no channel the wish stays with the missing pages, and goes out with the next RESUME. */
   #request(page: number): void {
+    trace.postcopy_page_req_add({ addr: page * PAGE_BYTES, count: this.#parts.context.machine.memory.missing.count })
     if (!this.#returnPath || this.#resuming) return
     const block = this.#blocks.find(
       (b) => page >= b.offset / PAGE_BYTES && page < (b.offset + b.sizeBytes) / PAGE_BYTES,
@@ -337,11 +353,13 @@ export class IncomingPostcopy {
   }
 
   async #sendBitmap(block: RamBlock): Promise<void> {
+    trace.loadvm_handle_recv_bitmap({ s: block.idstr })
     await this.#returnPath!.recvBitmap(block.idstr, receivedBitmap(this.#parts.context.machine.memory.missing, block))
   }
 
   async #resume(): Promise<void> {
     const { context } = this.#parts
+    trace.loadvm_postcopy_handle_resume({})
     context.setStatus('postcopy-active')
     await this.#returnPath!.resumeAck()
     for (const page of context.machine.memory.missing.wanted) this.#request(page)

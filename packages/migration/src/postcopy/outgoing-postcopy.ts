@@ -7,6 +7,7 @@ import {
   type Channel,
   createQEMUFileReader,
   createQEMUFileWriter,
+  PAGE_BYTES,
   type QEMUFileWriter,
   StreamSaver,
   type Transport,
@@ -14,6 +15,7 @@ import {
 import type { Bandwidth } from '../bandwidth.ts'
 import type { MigrationContext } from '../context.ts'
 import { DestinationFailedError, MigrationStateError } from '../errors.ts'
+import { trace } from '../migration-trace.ts'
 import { type ReturnPathHandlers, receiveReturnPath } from '../return-path.ts'
 import type { PageSource } from './page-source.ts'
 import { advisePayload, be32, discardPayloads, PING_BEFORE_PACKAGE, recvBitmapPayload } from './postcopy-commands.ts'
@@ -92,6 +94,7 @@ export class OutgoingPostcopy {
     const { context, signal } = this.#parts
     if (!context.capabilities.get('postcopy-preempt')) return
     this.#urgent = await transport.connect(address, { signal, log: context.log })
+    trace.postcopy_preempt_new_channel({})
   }
 
   /**
@@ -101,10 +104,13 @@ export class OutgoingPostcopy {
   async switchOver({ saver, f, returnPath }: PostcopyLink, pages: PageSource): Promise<() => void> {
     const { context } = this.#parts
     this.#pages = pages
+    trace.postcopy_start_set_run({})
+    trace.postcopy_preempt_enabled({ value: this.#urgent !== undefined })
     await saver.complete({ postcopy: true })
     for (const { block, ranges } of pages.discards()) {
       for (const payload of discardPayloads(block, ranges)) saver.command('POSTCOPY_RAM_DISCARD', payload)
     }
+    trace.ram_postcopy_send_discard_bitmap({})
     saver.command('PING', be32(PING_BEFORE_PACKAGE))
     await f.flush()
     const bytes = await this.#package()
@@ -148,6 +154,7 @@ export class OutgoingPostcopy {
         context.setStatus('postcopy-paused')
         link = await this.#paused.promise
         this.#paused = undefined
+        trace.postcopy_pause_continued({})
       }
     }
   }
@@ -244,8 +251,10 @@ export class OutgoingPostcopy {
       bitmap: (idstr, bitmap) => {
         const block = pages.blocks.find((b) => b.idstr === idstr)
         if (!block) return `no RAM block "${idstr}"`
+        trace.ram_dirty_bitmap_reload_begin({ str: idstr })
         const expected = Math.ceil(block.sizeBytes / block.pageBytes / 64) * 8
         if (bitmap.length !== expected) return `${idstr}: ${bitmap.length} bytes instead of ${expected}`
+        trace.ram_dirty_bitmap_reload_complete({ str: idstr })
         bitmaps.set(idstr, bitmap)
         if (bitmaps.size === pages.blocks.length) complete.resolve()
         return undefined
@@ -263,10 +272,16 @@ export class OutgoingPostcopy {
       throw new DestinationFailedError('the destination ended the migration instead of recovering it')
     })
     ended.catch(() => {})
-    for (const block of pages.blocks) saver.command('RECV_BITMAP', recvBitmapPayload(block))
+    trace.ram_dirty_bitmap_sync_start({})
+    for (const block of pages.blocks) {
+      trace.ram_dirty_bitmap_request({ str: block.idstr })
+      saver.command('RECV_BITMAP', recvBitmapPayload(block))
+    }
     await f.flush()
     await Promise.race([complete.promise, ended])
+    trace.ram_dirty_bitmap_sync_complete({})
     for (const block of pages.blocks) pages.received(block, bitmaps.get(block.idstr)!)
+    trace.ram_state_resume_prepare({ v: pages.remainingBytes / PAGE_BYTES })
     if (!preemptAtSetup) await this.connectUrgent(to)
     // What the destination waits for comes right behind its word.
     pages.connect(f, this.#urgent && createQEMUFileWriter(this.#urgent))

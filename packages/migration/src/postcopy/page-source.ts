@@ -3,6 +3,7 @@
  * destination waits for goes first; the rest follows from there. Spec: ram.md section 10.
  */
 import { nextTurn, PAGE_BYTES, type QEMUFileWriter, type RamBlock } from '@ferryvm/core'
+import { trace } from '../migration-trace.ts'
 import { type PageEncoder, RamRecordWriter } from '../ram/page-encoding.ts'
 import { RAM_EOS } from '../ram/ram-records.ts'
 import type { PageRange } from './postcopy-commands.ts'
@@ -70,6 +71,13 @@ export class PageSource {
         ranges.push({ startBytes: page * PAGE_BYTES, lengthBytes: (end - page) * PAGE_BYTES })
         page = nextBit(dirty, end, pages, true)
       }
+      for (const { startBytes, lengthBytes } of ranges) {
+        trace.postcopy_discard_send_range({
+          ramblock: block.idstr,
+          start: startBytes / PAGE_BYTES,
+          length: lengthBytes / PAGE_BYTES,
+        })
+      }
       if (ranges.length > 0) yield { block, ranges }
     }
   }
@@ -101,6 +109,7 @@ export class PageSource {
     if (!entry) return idstr === undefined ? 'a request without a block, and none before' : `no RAM block "${idstr}"`
     this.#lastRequested = entry
     const { block } = entry
+    trace.ram_save_queue_pages({ rbname: block.idstr, start: startBytes, len: lengthBytes })
     if (startBytes % PAGE_BYTES || lengthBytes % PAGE_BYTES || startBytes + lengthBytes > block.sizeBytes) {
       return `${lengthBytes} bytes at 0x${startBytes.toString(16)} are no pages of ${block.idstr}`
     }
@@ -173,7 +182,10 @@ export class PageSource {
     const wanted = this.#urgent
     this.#urgent = []
     for (const { entry, page } of wanted) {
-      this.#sendPage(entry, page, out)
+      const sent = this.#sendPage(entry, page, out)
+      const at = { block_name: entry.block.idstr, tmp_offset: page * PAGE_BYTES, page_abs: page }
+      if (sent) trace.get_queued_page(at)
+      else trace.get_queued_page_not_dirty(at)
       this.#blockIndex = this.#blocks.indexOf(entry)
       this.#page = page + 1
     }

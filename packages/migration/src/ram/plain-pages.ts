@@ -1,4 +1,5 @@
 import { PAGE_BYTES } from '@ferryvm/core'
+import { trace } from '../migration-trace.ts'
 import type { PageDecoder } from './page-decoding.ts'
 import type { PageEncoder, RamSaveSession } from './page-encoding.ts'
 import { RAM_PAGE, RAM_ZERO } from './ram-records.ts'
@@ -29,6 +30,7 @@ export function rawPages(): PageEncoder {
       stats = session.stats
     },
     encode(block, offset, out) {
+      if (trace.ram_save_page.enabled) trace.ram_save_page({ rbname: block.idstr, offset, host: block.offset + offset })
       out.page(RAM_PAGE, block, offset)
       out.f.putBufferAsync(block.bytes.subarray(offset, offset + PAGE_BYTES))
       stats.normalPages++

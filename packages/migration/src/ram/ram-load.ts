@@ -1,4 +1,5 @@
 import type { GuestMemory, QEMUFileReader, RamBlock } from '@ferryvm/core'
+import { trace } from '../migration-trace.ts'
 import type { PageDecoder, PageRecord, RamLoadSession } from './page-decoding.ts'
 import { plainPageDecoders } from './plain-pages.ts'
 import { RamLoadError } from './ram-load-error.ts'
@@ -34,6 +35,7 @@ export class RamLoader {
   #decoders = new Map<number, PageDecoder>()
   #byName = new Map<string, RamBlock>()
   #last: RamBlock | undefined
+  #sections = 0
   /** In the order of the stream's block list. */
   #listed: readonly RamBlock[] = []
   readonly #name = new Uint8Array(255)
@@ -78,6 +80,8 @@ export class RamLoader {
     if (version !== RAM_SECTION_VERSION) {
       throw new RamLoadError('', `version ${version} of the section; only ${RAM_SECTION_VERSION} is known`, f.position)
     }
+    const section = ++this.#sections
+    trace.ram_load_start({})
     const record = this.#record
     for (let pages = 1; ; pages++) {
       if (f.available < 8) yield 8
@@ -90,8 +94,9 @@ export class RamLoader {
       const decoder = this.#decoders.get(flags & ~RAM_CONTINUE)
       if (!decoder) {
         const done = yield* this.#marker(f, flags, offset, at)
-        if (done) return
-        continue
+        if (!done) continue
+        trace.ram_load_complete({ ret: 0, seq_iter: section })
+        return
       }
       if (!(flags & RAM_CONTINUE)) yield* this.#blockName(f, at)
       const block = this.#last
@@ -103,6 +108,8 @@ export class RamLoader {
       record.block = block
       record.offset = offset
       record.at = at
+      if (trace.ram_load_loop.enabled)
+        trace.ram_load_loop({ rbname: block.idstr, addr: offset, flags, host: block.offset + offset })
       if (f.available < decoder.headerBytes) yield decoder.headerBytes
       const bytes = decoder.payloadBytes(f, record)
       if (f.available < bytes) yield bytes

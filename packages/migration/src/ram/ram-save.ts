@@ -1,5 +1,6 @@
 import { type GuestMemory, nextTurn, PAGE_BYTES, type QEMUFileWriter, type RamBlock } from '@ferryvm/core'
 import type { MigrationInfo } from '../info.ts'
+import { trace } from '../migration-trace.ts'
 import { type PageEncoder, RamRecordWriter, type RamSaveSession } from './page-encoding.ts'
 import { rawPages, zeroPages } from './plain-pages.ts'
 import { RAM_EOS, RAM_MEM_SIZE } from './ram-records.ts'
@@ -168,6 +169,7 @@ export class RamSaver {
   /** Moves what was written since the last sync into our bitmaps; afterwards page contents may be read. */
   async sync(): Promise<void> {
     const { dirtyLog } = this.#source.memory
+    trace.migration_bitmap_sync_start({})
     const { written } = this
     let fresh = 0
     for (const { block, dirty } of this.#blocks) fresh += dirtyLog.take(block, dirty)
@@ -180,6 +182,7 @@ export class RamSaver {
       this.#rateSince = now
       this.#rateFresh = 0
     }
+    trace.migration_bitmap_sync_end({ dirty_pages: fresh })
     this.#hooks.onSync?.(++this.stats.syncCount, fresh, written)
   }
 

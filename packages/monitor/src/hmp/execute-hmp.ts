@@ -2,6 +2,7 @@ import type { MonitorContext } from '../context.ts'
 import { MonitorCommandError } from '../errors.ts'
 import { listPath, objectsOf, propertyAt } from '../object-tree.ts'
 import { cont, migrateIncoming, pmemsave, snapshotsOf, stop } from '../run-control.ts'
+import { setTraceEvents } from '../trace-control.ts'
 import { type HmpCommand, onOff, parseNumber, splitWords, wanted } from './hmp-command.ts'
 import { infoCommands } from './info-commands.ts'
 import { dumpMemory } from './memory-dump.ts'
@@ -68,6 +69,12 @@ const hmpCommands: readonly HmpCommand[] = [
       if (!flags.includes('-d')) await done
       return undefined
     },
+  },
+  {
+    name: 'trace-event',
+    args: 'pattern on|off',
+    help: 'switch trace events on or off',
+    run: (_, words) => void setTraceEvents(wanted(words, 0, 'pattern'), onOff('trace-event', words[1])),
   },
   {
     name: 'migrate_cancel',

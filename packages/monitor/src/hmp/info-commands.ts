@@ -1,5 +1,6 @@
 import { snapshotList } from '@ferryvm/block'
 import type { MonitorContext } from '../context.ts'
+import { namedTraceEvents } from '../trace-control.ts'
 import type { HmpCommand } from './hmp-command.ts'
 import { infoMigrate, infoMigrateCapabilities, infoMigrateParameters, infoSavevmHandlers } from './migration-info.ts'
 
@@ -42,6 +43,11 @@ export const infoCommands: readonly HmpCommand[] = [
   info('migrate_parameters', 'parameters of the migration', infoMigrateParameters),
   info('migrate_capabilities', 'capabilities of the migration', infoMigrateCapabilities),
   info('savevm-handlers', 'device state in the order in which it is sent', infoSavevmHandlers, ['sections']),
+  info('trace-events', 'trace events and whether they are on', (_, [pattern = '*']) =>
+    namedTraceEvents(pattern)
+      .map(({ event, enabled }) => `${event} : state ${Number(enabled)}\n`)
+      .join(''),
+  ),
   info('mtree', 'the physical address map', ({ machine }) => {
     const lines = machine.physical
       .describe()

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { cont, pmemsave, stop } from '../run-control.ts'
+import { namedTraceEvents, setTraceEvents } from '../trace-control.ts'
 import { command, type QmpCommand } from './define-command.ts'
 
 const NO_UUID = '00000000-0000-0000-0000-000000000000'
@@ -12,6 +13,14 @@ export const machineCommands: readonly QmpCommand[] = [
   })),
   command('query-version', {}, ({ version: { package: text, ...qemu } }) => ({ qemu, package: text })),
   command('query-name', {}, ({ name }) => (name === undefined ? {} : { name })),
+  command('trace-event-get-state', { name: z.string() }, (_, { name }) =>
+    namedTraceEvents(name).map(({ event, enabled }) => ({ name: event, state: enabled ? 'enabled' : 'disabled' })),
+  ),
+  command(
+    'trace-event-set-state',
+    { name: z.string(), enable: z.boolean(), 'ignore-unavailable': z.boolean().optional() },
+    (_, { name, enable }) => setTraceEvents(name, enable),
+  ),
   command('query-uuid', {}, ({ uuid }) => ({ UUID: uuid ?? NO_UUID })),
   command('query-target', {}, () => ({ arch: 'riscv64' })),
   command('query-kvm', {}, () => ({ enabled: false, present: false })),

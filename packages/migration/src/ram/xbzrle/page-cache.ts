@@ -1,4 +1,5 @@
 import { PAGE_BYTES } from '@ferryvm/core'
+import { trace } from '../../migration-trace.ts'
 import { instantiateKernels } from '../../wasm/assembler.ts'
 import { XBZRLE_SLACK_BYTES, xbzrleEncode, xbzrleEncodeKernel } from './xbzrle-encode.ts'
 
@@ -23,6 +24,7 @@ export class PageCache {
   /** @throws RangeError the host has no room for it */
   constructor(slots: number) {
     this.slots = slots
+    trace.migration_pagecache_init({ max_num_items: slots })
     this.#pages = new Int32Array(slots).fill(EMPTY)
     this.#ages = new Uint32Array(slots)
     const maximumPages = Math.ceil((SLOT_BASE + slots * PAGE_BYTES + XBZRLE_SLACK_BYTES) / WASM_PAGE_BYTES)

@@ -1,4 +1,5 @@
 import { PAGE_BYTES, type RamBlock } from '@ferryvm/core'
+import { trace } from '../../migration-trace.ts'
 import type { PageDecoder } from '../page-decoding.ts'
 import type { PageEncoder, RamRecordWriter, RamSaveSession } from '../page-encoding.ts'
 import { RAM_PAGE, RAM_XBZRLE } from '../ram-records.ts'
@@ -84,10 +85,14 @@ export class XbzrlePages implements PageEncoder {
     }
     cache.used(slot, stats.syncCount)
     const length = cache.encode(slot, bytes)
-    if (length === 0) return true
+    if (length === 0) {
+      trace.save_xbzrle_page_skipping({})
+      return true
+    }
     if (!completing) cache.update(slot)
     if (length === XBZRLE_OVERFLOW) {
       this.#info.overflow++
+      trace.save_xbzrle_page_overflow({})
       // What the cache holds and what is sent must be the same.
       return completing ? false : this.#raw(cache.contents(slot), block, offset, out)
     }

@@ -1,0 +1,169 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { onTrace, switchTraceEvents, type TraceValue, traceEvents } from '@ferryvm/core'
+import { afterEach, describe, expect, it } from 'vitest'
+import { startOurs } from './bench/bench-guest.ts'
+import { createVm, type TestVm } from './harness/vm.ts'
+import { scratchFolder } from './stock-qemu/stock-qemu.ts'
+
+/** QEMU 10.0's trace points of migration: names, and the kinds of their arguments in order. Spec: trace-events.md. */
+const stock: Readonly<Record<string, Readonly<Record<string, string>>>> = JSON.parse(
+  readFileSync(join(import.meta.dirname, '__fixtures__/trace-events.json'), 'utf8'),
+)
+
+/** What only a failure, or a neighbour that other tests have, brings about. */
+const RARE = [
+  'vmstate_load_field_error',
+  'vmstate_subsection_load_bad',
+  'multifd_send_error',
+  'source_return_path_thread_bad_end',
+  'source_return_path_thread_switchover_acked',
+  'migration_socket_outgoing_error',
+  'migration_exec_outgoing',
+  'migration_exec_incoming',
+  'migration_fd_outgoing',
+  'migration_fd_incoming',
+  'savevm_send_colo_enable',
+  'savevm_send_switchover_start',
+  'savevm_section_skip',
+  'save_xbzrle_page_overflow',
+  'save_xbzrle_page_skipping',
+  'get_queued_page_not_dirty',
+]
+
+const RAM_BYTES = 64 * 2 ** 20
+
+const seen = new Map<string, Readonly<Record<string, TraceValue>>>()
+
+async function withEverythingTraced(run: () => Promise<void>): Promise<void> {
+  switchTraceEvents('*', true)
+  using _ = onTrace((event, values) => void seen.set(event, values))
+  try {
+    await run()
+  } finally {
+    switchTraceEvents('*', false)
+  }
+}
+
+const on = (vm: TestVm, ...capabilities: string[]) =>
+  vm.migration.setCapabilities(capabilities.map((capability) => ({ capability, state: true })))
+
+async function pair() {
+  const from = await startOurs(RAM_BYTES)
+  const to = await createVm({ ramBytes: RAM_BYTES, onOutput: (text) => from.console.push(text) })
+  return {
+    from,
+    to,
+    async [Symbol.asyncDispose]() {
+      await from[Symbol.asyncDispose]()
+      await to[Symbol.asyncDispose]()
+    },
+  }
+}
+
+async function untilStatus(vm: TestVm, status: string): Promise<void> {
+  while (vm.migration.status !== status) await new Promise((resolve) => setTimeout(resolve, 5))
+}
+
+describe('trace events', { timeout: 120_000 }, () => {
+  afterEach(() => void switchTraceEvents('*', false))
+
+  it('have the names and arguments of stock QEMU', () => {
+    const ours = traceEvents().filter(({ event }) => !event.startsWith('test_'))
+    expect(ours.length).toBeGreaterThan(100)
+    for (const { event, args } of ours) expect([event, args]).toEqual([event, stock[event]])
+  })
+
+  it('fire: precopy with XBZRLE, auto-converge and a limit', async () => {
+    await withEverythingTraced(async () => {
+      await using both = await pair()
+      const { from, to } = both
+      on(from.vm, 'xbzrle', 'auto-converge')
+      on(to, 'xbzrle')
+      await from.console.run('fill', 48)
+      const { migration } = from.vm
+      migration.setParameters({ 'max-bandwidth': 20 << 20, 'downtime-limit': 0, 'cpu-throttle-initial': 30 })
+      from.console.start('beat', 8192)
+      const incoming = await to.migration.incoming('tcp:127.0.0.1:0')
+      const { done } = migration.start(incoming.uri)
+      while (!seen.has('cpu_throttle_set')) await new Promise((resolve) => setTimeout(resolve, 20))
+      migration.setParameters({ 'max-bandwidth': 0, 'downtime-limit': 10_000 })
+      await Promise.all([done, incoming.done])
+    })
+    expect(seen.get('migrate_set_state')).toEqual({ new_state: 'completed' })
+  })
+
+  it('fire: a file, and a migration that is given up', async () => {
+    const folder = scratchFolder()
+    try {
+      await withEverythingTraced(async () => {
+        await using both = await pair()
+        const { from, to } = both
+        from.vm.migration.setParameters({ 'max-bandwidth': 1 << 20 })
+        await from.console.run('fill', 48)
+        const given = from.vm.migration.migrate(`file:${join(folder.path, 'cancelled')}`)
+        await untilStatus(from.vm, 'active')
+        from.vm.migration.cancel()
+        await expect(given).rejects.toThrow()
+        from.vm.migration.setParameters({ 'max-bandwidth': 0 })
+        await from.vm.migration.migrate(`file:${join(folder.path, 'stream')}`)
+        await (await to.migration.incoming(`file:${join(folder.path, 'stream')}`)).done
+        await expect(to.migration.migrate(`file:${folder.path}`)).rejects.toThrow()
+      })
+    } finally {
+      folder.remove()
+    }
+    expect(seen.get('migrate_error')!.error_desc).toMatch(/directory/i)
+  })
+
+  it('fire: multifd', async () => {
+    await withEverythingTraced(async () => {
+      await using both = await pair()
+      const { from, to } = both
+      for (const vm of [from.vm, to]) {
+        on(vm, 'multifd')
+        vm.migration.setParameters({ 'multifd-channels': 2 })
+      }
+      await from.console.run('fill', 48)
+      const incoming = await to.migration.incoming('tcp:127.0.0.1:0')
+      await Promise.all([from.vm.migration.migrate(incoming.uri), incoming.done])
+    })
+    expect([0, 1]).toContain(seen.get('multifd_recv_new_channel')!.id)
+  })
+
+  it('fire: postcopy with its own channel, a break and a recovery', async () => {
+    await withEverythingTraced(async () => {
+      await using both = await pair()
+      const { from, to } = both
+      for (const vm of [from.vm, to]) on(vm, 'postcopy-ram', 'postcopy-preempt')
+      await from.console.run('fill', 48)
+      const source = from.vm.migration
+      source.setParameters({ 'max-bandwidth': 4 << 20, 'max-postcopy-bandwidth': 1 << 20, 'downtime-limit': 1 })
+      from.console.start('beat', 8192)
+      const incoming = await to.migration.incoming('tcp:127.0.0.1:0')
+      const { done } = source.start(incoming.uri)
+      await untilStatus(from.vm, 'active')
+      source.startPostcopy()
+      await untilStatus(to, 'postcopy-active')
+      await untilStatus(from.vm, 'postcopy-active')
+      while (!seen.has('get_queued_page')) await new Promise((resolve) => setTimeout(resolve, 5))
+      source.pause()
+      await untilStatus(from.vm, 'postcopy-paused')
+      await untilStatus(to, 'postcopy-paused')
+      const uri = await to.migration.recover('tcp:127.0.0.1:0')
+      source.start(uri, { resume: true })
+      await untilStatus(to, 'postcopy-active')
+      source.setParameters({ 'max-postcopy-bandwidth': 0 })
+      await Promise.all([done, incoming.done])
+    })
+  })
+
+  it('have all fired by now, but for the rare ones', () => {
+    const silent = traceEvents()
+      .map(({ event }) => event)
+      .filter((event) => !seen.has(event) && !RARE.includes(event) && !event.startsWith('test_'))
+    expect(silent).toEqual([])
+    for (const [event, values] of seen)
+      expect([event, Object.keys(values)]).toEqual([event, Object.keys(stock[event]!)])
+  })
+})
