@@ -97,6 +97,8 @@ export class OutgoingMultifd implements PageEncoder {
     if (this.#options.flushAfterEachSection) return
     await this.#sync()
     out.marker(RAM_MULTIFD_FLUSH)
+    // The channels take nothing more until the peer has seen the marker; left in a buffer, it would wait behind their packets.
+    await out.f.flush()
   }
 
   async sectionEnds(section: 'start' | 'part' | 'end', out: RamRecordWriter): Promise<void> {

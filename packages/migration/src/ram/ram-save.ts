@@ -243,8 +243,6 @@ export class RamSaver {
       }
       if (sent && (now > until || stop())) break
     }
-    const pending = f.flush()
-    if (pending) await pending
     return this.stats.dirtyPages === 0
   }
 
@@ -302,6 +300,8 @@ export class RamSaver {
     for (const encoder of this.#encoders) await encoder.sectionEnds?.(section, this.#out!)
     f.putBe64(BigInt(RAM_EOS))
     this.stats.bytes += 8
+    // With multifd the peer may take nothing more from the other channels until it has seen this.
+    await f.flush()
   }
 }
 
