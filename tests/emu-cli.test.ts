@@ -55,6 +55,9 @@ describe('emu run: what is wrong is said in one line, and the exit status says f
     [['-netdev', 'user,id=n', '-netdev', 'user,id=n'], /id=n is taken/],
     [['-device', 'virtio-net-pci,netdev=n'], /there is no -netdev with id=n/],
     [['-nic', 'user'], /-nic user: only none is supported/],
+    [['-trace', 'no_such_event'], /-trace no_such_event: no such event; -trace help lists them/],
+    [['-trace', 'colour=red'], /there is no colour=/],
+    [['-trace', 'savevm_*,file=/nonexistent/log'], /-trace: \/nonexistent\/log: ENOENT/],
     [['-serial', 'tcp:nowhere'], /is not unix:PATH or tcp:HOST:PORT/],
   ])('%j', { timeout: 30_000 }, async (args, message) => {
     expect(await refused(['run', '-serial', 'none', ...args])).toMatch(message)

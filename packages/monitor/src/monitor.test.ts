@@ -248,6 +248,21 @@ describe('migration over QMP (protocol.md section 2)', () => {
     await source.call('migrate_cancel')
   })
 
+  it('switches trace events', async () => {
+    const client = await negotiated(setup())
+    const state = async (name: string) => (await client.call('trace-event-get-state', { name })).return
+    const hmp = async (line: string) =>
+      (await client.call('human-monitor-command', { 'command-line': line })).return as string
+    expect(await state('vmstate_save')).toEqual([{ name: 'vmstate_save', state: 'disabled' }])
+    await client.call('trace-event-set-state', { name: 'vmstate_s*', enable: true })
+    expect(await state('vmstate_save')).toEqual([{ name: 'vmstate_save', state: 'enabled' }])
+    expect((await state('vmstate_*')).length).toBeGreaterThan(10)
+    expect(await hmp('info trace-events vmstate_save')).toBe('vmstate_save : state 1\r\n')
+    await hmp('trace-event vmstate_s* off')
+    expect(await hmp('info trace-events vmstate_save')).toBe('vmstate_save : state 0\r\n')
+    expect((await client.call('trace-event-get-state', { name: 'no_such' })).error.desc).toContain('no_such')
+  })
+
   it('refuses what makes no sense, by kind', async () => {
     const client = await negotiated(setup())
     const desc = async (name: string, args: object = {}) => (await client.call(name, args)).error?.desc
