@@ -1,3 +1,4 @@
+import { bufferWriter, StreamSaver } from '@ferryvm/core'
 import { createMachine } from '@ferryvm/machine'
 import { describe, expect, it } from 'vitest'
 import { VIRT_PROFILES, type VirtProfile } from './profile.ts'
@@ -49,6 +50,21 @@ describe('profiles of the board', () => {
     } else expect(names.filter((n) => n.startsWith('/rom@'))).toEqual([])
     const acpi = machine.sections.find('virt_acpi_build', 0)!
     expect(acpi.device!.needed()).toBe(back)
+  })
+
+  // Spec: stream.md section 6.
+  it.each([
+    ['qemu-7.2', ['page_size', 'devices']],
+    ['qemu-10.0', ['configuration', 'page_size', 'devices']],
+  ] as const)('%s describes its stream as that release does', async (profile, keys) => {
+    await using machine = await machineOf(profile)
+    const out = bufferWriter()
+    const saver = new StreamSaver(out, machine.sections, { settings: machine.stream })
+    saver.begin({ machineName: 'virt' })
+    await saver.saveDevices()
+    saver.end()
+    const text = new TextDecoder().decode(out.bytes())
+    expect(Object.keys(JSON.parse(text.slice(text.search(/\{"(configuration|page_size)"/))))).toEqual(keys)
   })
 
   it('reads both layouts of the cpu section, and the state of a network that it does not have', async () => {

@@ -25,7 +25,7 @@ export interface VirtProfileFacts {
   readonly acpi: boolean
   /** The board has a place for virtio-iommu. */
   readonly virtioIommu: boolean
-  readonly stream: Pick<StreamSettings, 'sendSwitchoverStart' | 'preemptAtSetup' | 'multifdBefore82'>
+  readonly stream: Pick<StreamSettings, 'sendSwitchoverStart' | 'preemptAtSetup' | 'multifdBefore82' | 'vmdescStyle'>
 }
 
 export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
@@ -38,7 +38,7 @@ export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
     fwCfgEarly: false,
     acpi: false,
     virtioIommu: false,
-    stream: { sendSwitchoverStart: false, preemptAtSetup: true, multifdBefore82: true },
+    stream: { sendSwitchoverStart: false, preemptAtSetup: true, multifdBefore82: true, vmdescStyle: '7.2' },
   },
   'qemu-10.0': {
     cpu: PROFILES['qemu-10.0'],
@@ -49,6 +49,6 @@ export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
     fwCfgEarly: true,
     acpi: true,
     virtioIommu: true,
-    stream: { sendSwitchoverStart: true, preemptAtSetup: false, multifdBefore82: false },
+    stream: { sendSwitchoverStart: true, preemptAtSetup: false, multifdBefore82: false, vmdescStyle: '10.0' },
   },
 }

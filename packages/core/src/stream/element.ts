@@ -1,4 +1,5 @@
 /** The pieces a stream is made of. Spec: stream.md sections 1, 4 and 11. */
+import type { VmdescStyle } from '../vmstate/description.ts'
 
 /** "QEVM" */
 export const STREAM_MAGIC = 0x5145564d
@@ -56,6 +57,8 @@ export interface StreamSettings {
   readonly preemptAtSetup: boolean
   /** With multifd: as releases up to QEMU 8.0 do, and without zero pages in packets. Default false. */
   readonly multifdBefore82: boolean
+  /** Whose habits the JSON description at the end follows. Default `10.0`. */
+  readonly vmdescStyle: VmdescStyle
 }
 export const defaultStreamSettings: StreamSettings = {
   sendConfiguration: true,
@@ -64,6 +67,7 @@ export const defaultStreamSettings: StreamSettings = {
   suppressVmdesc: false,
   preemptAtSetup: false,
   multifdBefore82: false,
+  vmdescStyle: '10.0',
 }
 
 /** What a progress display is told about each section as it passes, in stream order. */

@@ -1,11 +1,6 @@
 import type { QEMUFileWriter } from '../qemufile/qemufile.ts'
 import type { SaveStateRegistry, SectionEntry } from '../registry/registry.ts'
-import {
-  formatVmdescription,
-  type SectionDescription,
-  type VmdescStyle,
-  type VmstateDescription,
-} from '../vmstate/description.ts'
+import { formatVmdescription, type SectionDescription, type VmstateDescription } from '../vmstate/description.ts'
 import { type StreamConfiguration, saveConfiguration } from './configuration.ts'
 import {
   COMMANDS,
@@ -26,8 +21,6 @@ export interface StreamSaverOptions {
   readonly onSection?: (progress: SectionProgress) => void
   /** `page_size` of the JSON description. Default 4096. */
   readonly targetPageBytes?: number
-  /** Whose habits the JSON description follows. Default `10.0`. */
-  readonly vmdescStyle?: VmdescStyle
 }
 
 /**
@@ -41,7 +34,6 @@ export class StreamSaver {
   readonly #settings: StreamSettings
   readonly #onSection: ((progress: SectionProgress) => void) | undefined
   readonly #pageSize: number
-  readonly #style: VmdescStyle
   #configuration: VmstateDescription | undefined
   readonly #described: SectionDescription[] = []
   readonly #turn = createTurnBudget()
@@ -52,7 +44,6 @@ export class StreamSaver {
     this.#settings = { ...defaultStreamSettings, ...options.settings }
     this.#onSection = options.onSection
     this.#pageSize = options.targetPageBytes ?? 4096
-    this.#style = options.vmdescStyle ?? '10.0'
   }
 
   /** Header and CONFIGURATION. */
@@ -137,7 +128,7 @@ export class StreamSaver {
         if (this.#settings.suppressVmdesc) device.codec.save(device.state, this.#f)
         else {
           // Saves and describes in one go, so that the table's hooks run once.
-          const vmstate = device.codec.describe(device.state, { out: this.#f, style: this.#style })
+          const vmstate = device.codec.describe(device.state, { out: this.#f, style: this.#settings.vmdescStyle })
           this.#described.push({ name: entry.idstr, instanceId: entry.instanceId, vmstate })
         }
       })
@@ -149,7 +140,7 @@ export class StreamSaver {
   end(): void {
     this.#f.putByte(Element.EOF)
     if (this.#settings.suppressVmdesc) return
-    const configuration = this.#style === '10.0' ? this.#configuration : undefined
+    const configuration = this.#settings.vmdescStyle === '10.0' ? this.#configuration : undefined
     const description = formatVmdescription({ configuration, pageSize: this.#pageSize, devices: this.#described })
     const text = new TextEncoder().encode(description)
     this.#f.putByte(Element.VMDESCRIPTION)
