@@ -20,6 +20,7 @@ export const emuArgs: readonly string[] = [
 export const stockArgs: readonly string[] = ['-display', 'none', '-nodefaults', '-monitor', 'none']
 
 export interface Side {
+  readonly pid: number
   readonly qmp: QmpClient
   /** It moves with the guest. */
   console: BenchConsole
@@ -48,7 +49,13 @@ export async function startSide(
   const child = spawn(command, [...args, ...options], { stdio: ['pipe', 'pipe', 'inherit'] })
   child.stdin.on('error', () => {})
   const type = (text: string) => void child.stdin.write(text)
-  const side = { heard: [] as number[], type, kill: () => void child.kill('SIGKILL'), console: new BenchConsole(type) }
+  const side = {
+    pid: child.pid!,
+    heard: [] as number[],
+    type,
+    kill: () => void child.kill('SIGKILL'),
+    console: new BenchConsole(type),
+  }
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     side.heard.push(performance.now())
     side.console.push(text)

@@ -259,16 +259,16 @@ class Path {
       // As the end of the channel: the path is silent from now on.
     } finally {
       if (!known) this.#strangers--
-      // A path that was cut counts as silent unless it is soon back: the process behind it is gone, or the network is.
-      if (known && this.#channel === channel) {
-        this.#heardMs = Math.min(this.#heardMs, performance.now() - this.#timeoutMs + this.#graceMs)
-      }
       this.#drop(channel)
     }
   }
 
   #drop(channel: Channel): void {
-    if (this.#channel === channel) this.#channel = undefined
+    if (this.#channel === channel) {
+      this.#channel = undefined
+      // A path that was cut counts as silent unless it is soon back: the process behind it is gone, or the network is.
+      this.#heardMs = Math.min(this.#heardMs, performance.now() - this.#timeoutMs + this.#graceMs)
+    }
     void channel.close().catch(() => {})
   }
 }
