@@ -34,6 +34,8 @@ export interface SidesOptions {
   readonly replaced?: (name: Name, colo: Colo) => Colo
   /** Of the second machine; the first has 32 MiB. */
   readonly secondRamBytes?: number
+  /** Default true. */
+  readonly secondKnowsColo?: boolean
 }
 type Name = 'first' | 'second'
 
@@ -77,7 +79,8 @@ export async function createSides(folder: string, options: SidesOptions = {}) {
         channelLayers: () => [{ name: 'kept', wrap: async (channel) => keep(channel) }],
       },
     })
-    vm.migration.setCapabilities([{ capability: 'x-colo', state: true }])
+    const state = name === 'first' || (options.secondKnowsColo ?? true)
+    vm.migration.setCapabilities([{ capability: 'x-colo', state }])
     vm.migration.setParameters({ 'x-checkpoint-delay': 30 })
     return { vm, control }
   }

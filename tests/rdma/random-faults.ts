@@ -4,8 +4,8 @@
  * next try brings it over. Only between the arrival of the destination's last word and the acknowledgement of it nobody can
  * know of the other: then the guest stands at the source, whole, and runs nowhere.
  */
-import { FerryError, nextTurn } from '@ferryvm/core'
-import { createMigration, type Migration } from '@ferryvm/migration'
+import { FerryError } from '@ferryvm/core'
+import type { Migration } from '@ferryvm/migration'
 import {
   type Fabric,
   faultyDevice,
@@ -17,7 +17,7 @@ import {
   type VerbsFault,
   type WireFault,
 } from '@ferryvm/transport-rdma-sim'
-import { createFakeMachine, type FakeMachine } from '../../packages/migration/src/testing/fake-machine.ts'
+import { type FaultGuest, type FaultMachine, fakeGuest } from './fault-guests.ts'
 
 export type Fault =
   | (VerbsFault & { readonly side: 'source' | 'destination' })
@@ -39,9 +39,6 @@ export interface FaultRun {
 
 /** Repetitions of the protocol's connections: losing fewer frames than that is not noticed. */
 const RETRIES = 5
-const PAGES = 700
-/** Verbs of each side, and frames, of a migration of that machine are about as many. */
-const STEPS = 90
 const BREAKING_STATUS = [
   'remote-access-error',
   'remote-operation-error',
@@ -95,35 +92,48 @@ function randomNumbers(seed: number): (n: number) => number {
 }
 
 /** A fault that happens: one that finds nothing to happen to is tried earlier. @throws what is not as prescribed */
-export async function randomFaultRun(makeFabric: () => Fabric, seed: number): Promise<FaultRun> {
+export async function randomFaultRun(
+  makeFabric: () => Fabric,
+  seed: number,
+  createGuest: () => FaultGuest = fakeGuest,
+): Promise<FaultRun> {
   const random = randomNumbers(seed)
   const fault = randomFault(random)
   const pinAll = random(3) === 0
-  for (let step = random(STEPS); ; step = Math.floor(step / 2)) {
-    const run = await runWith(makeFabric(), fault, step, pinAll, seed)
+  for (let step = random(createGuest().steps); ; step = Math.floor(step / 2)) {
+    const run = await runWith(createGuest(), makeFabric(), fault, step, pinAll, seed)
     if (run.fired || step === 0) return run
   }
 }
 
-async function runWith(real: Fabric, fault: Fault, step: number, pinAll: boolean, seed: number): Promise<FaultRun> {
+async function runWith(
+  guest: FaultGuest,
+  real: Fabric,
+  fault: Fault,
+  step: number,
+  pinAll: boolean,
+  seed: number,
+): Promise<FaultRun> {
   const times = { acknowledgeTimeoutMs: 150, keepAliveMs: 100, silenceMs: 1000, receiverNotReadyMs: 5 }
   const wire = fault.side === 'wire' ? faultyFabric(real, step, fault) : undefined
   const [near, far] = [softwareDevice(wire ?? real, times), softwareDevice(real, times)]
   const injector = injectorOf(fault, step, fault.side === 'destination' ? far : near)
   const deviceOf = (side: 'source' | 'destination') =>
     fault.side === side ? injector!.device : side === 'source' ? near : far
-  const [a, b] = [createFakeMachine({ ramPages: PAGES }), createFakeMachine({ ramPages: PAGES })]
   const again = { ...rdma(), scheme: 'again' }
-  const from = createMigration({ machine: a, transports: [rdma({ device: deviceOf('source'), pinAll }), again] })
-  const destination = rdma({ device: deviceOf('destination'), returnPathTimeoutMs: 500 })
-  const to = createMigration({ machine: b, transports: [destination] })
+  const a = await guest.machine([rdma({ device: deviceOf('source'), pinAll }), again])
+  const b = await guest.machine([rdma({ device: deviceOf('destination'), returnPathTimeoutMs: 500 })])
+  const [from, to] = [a.migration, b.migration]
   try {
     a.start()
+    await guest.warm()
     const where = `seed ${seed}: ${JSON.stringify(fault)} at step ${step}, pin-all ${pinAll}`
     const error = await attempt(from, to).catch((hang: Error) => {
       throw new Error(`${where}: ${hang.message}`)
     })
     const fired = wire?.fired ?? injector!.fired()
+    const whole = (machine: FaultMachine, which: string) =>
+      machine.whole().catch((error: Error) => demand(false, `the guest is damaged ${which}: ${error.message}`))
     const demand = (holds: boolean, what: string) => {
       if (holds) return
       const ends = `source ${from.status} (${error?.source}), destination ${to.status} (${error?.destination})`
@@ -140,25 +150,22 @@ async function runWith(real: Fabric, fault: Fault, step: number, pinAll: boolean
         // The destination's word arrived, and its acknowledgement did not: nobody runs the guest, and the source has it.
         demand(a.runState === 'postmigrate' && b.runState !== 'running', 'the guest is lost, or there twice')
         a.start()
-        await nextTurn()
-        await a.stop()
-        demand(a.wrongPages().length === 0, 'the guest at the source is damaged')
+        await whole(a, 'at the source')
       } else demand(from.status === 'failed' && a.runState === 'running', 'the guest does not run on at the source')
       if (!handedOver && from.status === 'failed') {
         demand(b.runState !== 'running', 'two guests')
-        await secondTry(a, from)
+        await secondTry(guest, a)
       }
     } else {
       demand(a.runState === 'postmigrate' && b.runState === 'running', 'the guest is not where it should be')
-      await b.stop()
-      demand(b.wrongPages().length === 0, 'pages differ')
+      await whole(b, 'at the destination')
     }
     const codeOf = (e: unknown) => (FerryError.isInstance(e) ? e.code : undefined)
     const codes = [codeOf(error?.source), codeOf(error?.destination)]
     return { seed, fault, step, fired, outcome: error ? 'failed' : 'completed', late, codes }
   } finally {
     injector?.stop()
-    await Promise.all([from[Symbol.asyncDispose](), to[Symbol.asyncDispose](), a.stop(), b.stop()])
+    await Promise.all([a.dispose(), b.dispose()])
     for (const device of [near, far]) device.close()
   }
 }
@@ -210,15 +217,14 @@ async function attempt(from: Migration, to: Migration): Promise<{ source?: Error
 }
 
 /** The source's guest has lost nothing: another destination gets all of it. */
-async function secondTry(a: FakeMachine, from: Migration): Promise<void> {
-  const c = createFakeMachine({ ramPages: PAGES })
-  const there = createMigration({ machine: c, transports: [{ ...rdma(), scheme: 'again' }] })
+async function secondTry(guest: FaultGuest, a: FaultMachine): Promise<void> {
+  const c = await guest.machine([{ ...rdma(), scheme: 'again' }])
   try {
-    const { uri, done } = await there.incoming('again:127.0.0.1:0')
-    await Promise.all([from.migrate(uri), done])
-    await c.stop()
-    if (c.wrongPages().length > 0 || a.runState !== 'postmigrate') throw new Error('the second try lost something')
+    const { uri, done } = await c.migration.incoming('again:127.0.0.1:0')
+    await Promise.all([a.migration.migrate(uri), done])
+    await c.whole()
+    if (a.runState !== 'postmigrate') throw new Error('the second try left the guest in two places')
   } finally {
-    await there[Symbol.asyncDispose]()
+    await c.dispose()
   }
 }

@@ -14,6 +14,7 @@ import { createLinuxWorkloadMonitor, linuxWorkload } from '../../tooling/guest/l
 import { type EmuProcess, emu } from '../harness/emu.ts'
 import { createDisk, createVm, diskBehindIommu, type TestVm, type TestVmOptions } from '../harness/vm.ts'
 import { speakQmp } from '../stock-qemu/stock-qemu.ts'
+import { embeddedGuest } from './fault-guests.ts'
 import { randomFaultRun } from './random-faults.ts'
 
 const MiB = 2 ** 20
@@ -269,6 +270,15 @@ describe('between two processes', () => {
     expect(workload.problems).toEqual([])
     expect(workload.verdict).toMatchObject({ ok: true })
   })
+})
+
+it('four random faults leave a running guest whole, at the source or at the destination', {
+  timeout: 300_000,
+}, async () => {
+  // `pnpm rdma:faults --guest=embedded` takes more of them.
+  for (let i = 0; i < 4; i++) {
+    await randomFaultRun(i % 2 ? socketFabric : inProcessFabric, 7100 + i, () => embeddedGuest(folder))
+  }
 })
 
 it('sixteen random faults have the outcome that the protocol prescribes', { timeout: 120_000 }, async () => {

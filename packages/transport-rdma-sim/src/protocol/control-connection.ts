@@ -172,7 +172,12 @@ export class ControlConnection {
       if (early) {
         throw this.fail(new RdmaProtocolError(controlName(early.type), 'it was sent without a READY', 4))
       }
-      await this.#post({ type: ControlType.READY, repeat: 1 }, [])
+      try {
+        await this.#post({ type: ControlType.READY, repeat: 1 }, [])
+      } catch (error) {
+        // What the peer said to it may be here all the same.
+        if (this.#arrived.length === 0) throw error
+      }
       return this.#next()
     })
   }
@@ -196,6 +201,17 @@ export class ControlConnection {
   fail(error: Error): Error {
     this.#fail(error)
     return this.#failure!
+  }
+
+  /**
+   * As {@link fail}, because something else broke: no message that arrives from now on is acknowledged, and one that was is
+   * still read. It may be the peer's last word, on which it has begun to rely.
+   */
+  breakOff(error: Error): void {
+    if (this.#failure) return
+    if (this.queuePair.state !== 'error') this.queuePair.modify('error')
+    for (const completion of this.#completions.poll()) this.#completed(completion)
+    this.#fail(error)
   }
 
   /** Says goodbye after what was posted. With an error the peer gets ERROR first, where it can still hear. */

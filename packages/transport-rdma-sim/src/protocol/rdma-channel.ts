@@ -47,7 +47,7 @@ export class RdmaChannel implements Channel {
     if (outgoing && incoming) {
       // One without the other is of no use, unless it ended in order.
       void outgoing.over.then(() => {
-        if (!outgoing.endedInOrder && !this.#writeShut) incoming.fail(outgoing.failure!)
+        if (!outgoing.endedInOrder && !this.#writeShut) incoming.breakOff(outgoing.failure!)
       })
       void incoming.over.then(() => {
         if (!incoming.endedInOrder && !this.#readShut) outgoing.fail(incoming.failure!)
