@@ -1,9 +1,22 @@
 import { describe, expect, it } from 'vitest'
+import { PRIV, WORD } from '../hart/hart-state.ts'
 import { LAYOUT } from '../hart/layout.ts'
 import { encode } from '../isa/encode-testing.ts'
 import { decode } from '../isa/table.ts'
 import { checkedAt, groupAccesses } from './access-groups.ts'
-import { agrees, CODE, COUNTER_REGISTER, DATA, END, prepared, RAM_BASE } from './compiler-testing.ts'
+import {
+  agrees,
+  CODE,
+  COUNTER_REGISTER,
+  changed,
+  DATA,
+  DATA_REGISTER,
+  END,
+  PTE,
+  prepared,
+  RAM_BASE,
+  supervised,
+} from './compiler-testing.ts'
 import { LEAVE } from './leave.ts'
 import type { Step } from './region.ts'
 
@@ -142,6 +155,43 @@ describe('jump tables', () => {
       h.load(CODE + 0x800, [encode('addi', { rd: 11, rs1: 11, imm: 100 }), encode('jal', { rd: 0, imm: -0x804 })])
       return CODE
     })
+    expect(hart.counter('regions')).toBeGreaterThan(0)
+  })
+})
+
+describe('code that two privilege modes share', () => {
+  it('loads through the translations of the mode that runs it', () => {
+    const [hart] = agrees((h) => {
+      const flags = PTE.V | PTE.R | PTE.W | PTE.X | PTE.U | PTE.A | PTE.D
+      supervised(h)
+      h.map(CODE, CODE, flags)
+      // U-mode finds another page there than M-mode, which does not translate.
+      h.map(DATA, DATA + 0x1000, flags)
+      const words = new DataView(h.ram.buffer, h.ram.byteOffset)
+      for (let at = 0; at < 16; at += 8) {
+        words.setBigInt64(DATA - RAM_BASE + at, 1n, true)
+        words.setBigInt64(DATA - RAM_BASE + 0x1000 + at, 1_000_000n, true)
+      }
+      const f = CODE + 0x100
+      const handler = CODE + 0x200
+      h.load(CODE, [encode('jal', { rd: 1, imm: f - CODE }), encode('ecall')])
+      h.load(f, [
+        encode('addi', { rd: COUNTER_REGISTER, rs1: 0, imm: 900 }),
+        encode('ld', { rd: 5, rs1: DATA_REGISTER, imm: 0 }),
+        encode('ld', { rd: 6, rs1: DATA_REGISTER, imm: 8 }),
+        encode('add', { rd: 7, rs1: 7, rs2: 5 }),
+        encode('add', { rd: 7, rs1: 7, rs2: 6 }),
+        encode('addi', { rd: COUNTER_REGISTER, rs1: COUNTER_REGISTER, imm: -1 }),
+        encode('bne', { rs1: COUNTER_REGISTER, rs2: 0, imm: -20 }),
+        encode('jalr', { rd: 0, rs1: 1 }),
+      ])
+      h.load(handler, [encode('jal', { rd: 1, imm: f - handler }), ...END])
+      h.hart.setCsr('mtvec', BigInt(handler))
+      h.hart.i32[WORD.priv] = PRIV.U
+      changed(h)
+      return CODE
+    })
+    expect(hart.hart.x(7)).toBe(900n * 2n * 1_000_001n)
     expect(hart.counter('regions')).toBeGreaterThan(0)
   })
 })

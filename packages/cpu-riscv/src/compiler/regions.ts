@@ -28,8 +28,8 @@ const MAX_GROUPS_LEFT = 100
 /** Jumps that heat16 can count. */
 const MAX_PATIENCE = 0xffff
 /**
- * What compiled code may cost, estimated: V8 keeps about 56 KiB per module of eight regions, and both tiers' machine code of
- * its functions. What was dropped may stay until as much again has been made.
+ * What compiled code may cost, estimated: V8 keeps about 56 KiB per module, and both tiers' machine code of its functions.
+ * What was dropped may stay until as much again has been made.
  */
 const MAX_COST_BYTES = 96 * 2 ** 20
 const MODULE_COST_BYTES = 56 * 2 ** 10
