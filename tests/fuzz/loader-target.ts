@@ -1,9 +1,19 @@
 import { virtBoard } from '@ferryvm/board-virt'
 import { type Channel, FerryError, type Machine, type Transport } from '@ferryvm/core'
 import { intelIommu } from '@ferryvm/devices-iommu'
-import { memoryBlock, virtioBlk, virtioRng } from '@ferryvm/devices-virtio'
+import {
+  memoryBlock,
+  virtconsole,
+  virtioBlk,
+  virtioIommu,
+  virtioNet,
+  virtioRng,
+  virtioSerial,
+  virtserialport,
+} from '@ferryvm/devices-virtio'
 import { createMachine } from '@ferryvm/machine'
 import { createMigration, type Migration } from '@ferryvm/migration'
+import { slirp, UserNet } from '@ferryvm/netdev'
 import type { Random } from '../lockstep/random.ts'
 import { type Specimen, specimen } from './corpus.ts'
 import { type Finding, findingOf } from './finding.ts'
@@ -41,6 +51,32 @@ const GUESTS: readonly Guest[] = [
   {
     recorded: both('bm-mmio-smp2'),
     board: { harts: 2, devices: [virtioBlk({ drive }, { bus: 'virtio-mmio' }), virtioRng({}, { bus: 'virtio-mmio' })] },
+  },
+  {
+    recorded: both('reset-pci4-norom'),
+    board: {
+      devices: [
+        slirp({ network: new UserNet() }),
+        virtioBlk({ drive }, { bus: 'pcie.0' }),
+        virtioNet({ romfile: '' }, { bus: 'pcie.0' }),
+        virtioRng({}, { bus: 'pcie.0' }),
+        virtioSerial({}, { bus: 'pcie.0' }),
+        virtconsole({}),
+        virtserialport({ name: 'org.test.0' }),
+      ],
+    },
+  },
+  {
+    recorded: ['rv100-bm-viommu-smp2'],
+    board: {
+      harts: 2,
+      profile: 'qemu-10.0',
+      devices: [
+        virtioIommu({}, { bus: 'pcie.0' }),
+        virtioBlk({ drive }, { bus: 'pcie.0', options: { 'disable-legacy': 'on', iommu_platform: 'on' } }),
+        virtioRng({}, { bus: 'pcie.0' }),
+      ],
+    },
   },
   { recorded: [...both('bm-stopped-smp2'), ...both('reset-smp2')], board: { harts: 2, profile: 'qemu-10.0' } },
 ]

@@ -92,10 +92,10 @@ export class SerialPort {
           return
         }
         written += part.length
+        this.#inputBytes -= part.length
         if (part.length === chunk.length) this.#input.shift()
         else this.#input[0] = chunk.subarray(part.length)
       }
-      this.#inputBytes -= written
       queue.push(element, written)
     }
     this.#chardev?.setReadable?.(this.#inputBytes === 0)
