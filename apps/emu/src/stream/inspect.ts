@@ -29,8 +29,8 @@ export function addInspect(program: Command): void {
     .addHelpText(
       'after',
       `
-A live migration may be sent here, as in "emu inspect tcp:127.0.0.1:4444". What its sender makes of that: QEMU believes that its guest
-has moved, and "cont" there wakes it again; an emu waits for an answer, gets none, and goes on with its guest.
+A live migration may be sent here, as in "emu inspect tcp:127.0.0.1:4444". QEMU then believes that its guest has moved ("cont" there
+wakes it again), unless its capability return-path is on: it waits for an answer, gets none, and goes on, as an emu does.
 Exit status 1: the stream is damaged, or none.`,
     )
     .exitOverride()
