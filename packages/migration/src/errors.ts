@@ -15,6 +15,14 @@ export class MigrationBlockedError extends FerryError {
   }
 }
 
+/** Its channels were shut because somebody said so (`yank`): the other end had stopped answering. */
+export class MigrationYankedError extends FerryError {
+  readonly code = 'FERRY_MIGRATION_YANKED'
+  constructor() {
+    super('the channels of the migration were shut by yank')
+  }
+}
+
 /** A snapshot cannot be made, loaded or deleted as asked: nothing has changed. */
 export class SnapshotError extends FerryError {
   readonly code = 'FERRY_SNAPSHOT'

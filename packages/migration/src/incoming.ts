@@ -14,7 +14,7 @@ import {
 } from '@ferryvm/core'
 import { secondaryLink } from './colo-link.ts'
 import { configurationOf, fileOf, giveDisks, type MigrationContext, takeDisks, uriOf } from './context.ts'
-import { MigrationCancelledError } from './errors.ts'
+import { MigrationCancelledError, MigrationYankedError } from './errors.ts'
 import { trace } from './migration-trace.ts'
 import { acceptChannels } from './multifd/accept-channels.ts'
 import { IncomingMultifd } from './multifd/incoming-multifd.ts'
@@ -100,6 +100,12 @@ export class IncomingMigration {
     await this.#listener?.[Symbol.asyncDispose]()
     await this.#channel?.close(reason).catch(() => {})
     await this.#multifd?.close(reason)
+  }
+
+  /** See `Migration.yank`. */
+  async yank(): Promise<void> {
+    if (this.postcopy.active) this.postcopy.yank()
+    else await this.cancel(new MigrationYankedError())
   }
 
   async #accept(): Promise<{ channel: Channel; reader: QEMUFileReader }> {

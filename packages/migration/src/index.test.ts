@@ -10,6 +10,7 @@ it('has these public names', () => {
     'MigrationCancelledError',
     'MigrationStateError',
     'MigrationUriError',
+    'MigrationYankedError',
     'MultifdError',
     'PARAMETERS',
     'ParameterError',

@@ -33,6 +33,7 @@ export {
   MigrationCancelledError,
   MigrationStateError,
   MigrationUriError,
+  MigrationYankedError,
   MultifdError,
   ParameterError,
   ReturnPathError,

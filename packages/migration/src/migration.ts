@@ -132,6 +132,13 @@ export interface Migration extends AsyncDisposable {
    * @returns the URI, with the real port @throws MigrationStateError, MigrationUriError, or the transport's error
    */
   recover(uri: string): Promise<string>
+  /** Whether a migration has, or waits for, channels that {@link yank} would shut. */
+  readonly connected: boolean
+  /**
+   * Shuts every channel at once, whatever the other end does: a migration fails, one in postcopy is paused.
+   * Nothing happens where none is.
+   */
+  yank(): void
   /** `migrate-continue pre-switchover`. @throws MigrationStateError */
   continueSwitchover(): void
   /** The machine waits for {@link incoming} and nothing else (`-incoming defer`). */
@@ -365,6 +372,14 @@ export function createMigration(options: MigrationOptions): Migration {
     },
     cancel() {
       if (isRunning(status)) outgoing?.cancel()
+    },
+    get connected() {
+      return isRunning(status) && status !== 'postcopy-paused'
+    },
+    yank() {
+      if (!isRunning(status)) return
+      if (outgoing) outgoing.yank()
+      else void incoming?.yank()
     },
     continueSwitchover() {
       if (!outgoing) throw new MigrationStateError('no migration runs')

@@ -12,7 +12,7 @@ import { AutoConverge } from './auto-converge.ts'
 import { Bandwidth } from './bandwidth.ts'
 import { primaryLink } from './colo-link.ts'
 import { configurationOf, giveDisks, type MigrationContext, takeDisks } from './context.ts'
-import { MigrationCancelledError, MigrationStateError } from './errors.ts'
+import { MigrationCancelledError, MigrationStateError, MigrationYankedError } from './errors.ts'
 import type { MigrationForecast } from './forecast/forecast.ts'
 import { Forecaster } from './forecast/forecaster.ts'
 import { trace } from './migration-trace.ts'
@@ -124,6 +124,12 @@ export class OutgoingMigration {
 
   get postcopy(): OutgoingPostcopy | undefined {
     return this.#phase === 'postcopy' || this.#phase === 'committed' ? this.#postcopy : undefined
+  }
+
+  /** See `Migration.yank`. */
+  yank(): void {
+    if (this.#phase === 'postcopy') this.#postcopy!.yank()
+    else this.#giveUp(new MigrationYankedError())
   }
 
   /** For good: this process ends, or the library user lets go of the machine. */

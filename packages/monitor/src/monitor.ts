@@ -2,6 +2,7 @@ import type { Readable, Writable } from 'node:stream'
 import type { MonitorContext, MonitorOptions, MonitorVersion } from './context.ts'
 import { executeHmp } from './hmp/execute-hmp.ts'
 import { Jobs } from './jobs.ts'
+import type { QmpEventData, QmpEventName } from './qmp/events.ts'
 import { QmpSession } from './qmp/qmp-session.ts'
 
 /** A socket, or a pair of pipes. */
@@ -52,10 +53,10 @@ export function createMonitor(options: MonitorOptions): Monitor {
     executeHmp: (line) => executeHmp(context, line),
   }
   const sessions = new Map<QmpSession, MonitorClient>()
-  const event = (name: string, data?: object) => {
+  const event = <E extends QmpEventName>(name: E, data?: QmpEventData<E>) => {
     for (const session of sessions.keys()) session.event(name, data)
   }
-  const migrationEvent = (name: string, data: object) => {
+  const migrationEvent = <E extends QmpEventName>(name: E, data: QmpEventData<E>) => {
     if (migration.capability('events')) event(name, data)
   }
   const subscriptions = [

@@ -22,7 +22,7 @@ import {
   type Transport,
 } from '@ferryvm/core'
 import { type MigrationContext, uriOf } from '../context.ts'
-import { MigrationStateError } from '../errors.ts'
+import { MigrationStateError, MigrationYankedError } from '../errors.ts'
 import { trace } from '../migration-trace.ts'
 import { RamLoader } from '../ram/ram-load.ts'
 import { RAM_SECTION_VERSION } from '../ram/ram-records.ts'
@@ -100,6 +100,11 @@ export class IncomingPostcopy {
     if (this.#parts.context.status() !== 'postcopy-active')
       throw new MigrationStateError('only a migration in postcopy-active can be paused')
     void this.#channel?.close(new MigrationStateError('paused by migrate-pause'))
+  }
+
+  /** Breaks the channel in whatever state it is. */
+  yank(): void {
+    void this.#channel?.close(new MigrationYankedError())
   }
 
   /** One of postcopy's commands on the stream. */

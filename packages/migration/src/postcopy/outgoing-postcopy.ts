@@ -14,7 +14,7 @@ import {
 } from '@ferryvm/core'
 import type { Bandwidth } from '../bandwidth.ts'
 import type { MigrationContext } from '../context.ts'
-import { DestinationFailedError, MigrationStateError } from '../errors.ts'
+import { DestinationFailedError, MigrationStateError, MigrationYankedError } from '../errors.ts'
 import { trace } from '../migration-trace.ts'
 import { type ReturnPathHandlers, receiveReturnPath } from '../return-path.ts'
 import type { PageSource } from './page-source.ts'
@@ -166,6 +166,11 @@ export class OutgoingPostcopy {
       throw new MigrationStateError('only a migration in postcopy-active can be paused')
     }
     void this.#close(new MigrationStateError('paused by migrate-pause'))
+  }
+
+  /** Breaks the channel in whatever state it is. */
+  yank(): void {
+    void this.#close(new MigrationYankedError())
   }
 
   /** Connects anew after a break, in the background. @throws MigrationStateError it is not paused */

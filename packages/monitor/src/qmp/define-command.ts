@@ -6,10 +6,14 @@ import { MonitorCommandError } from '../errors.ts'
 export interface QmpCommand {
   readonly name: string
   readonly args: z.ZodType<any>
+  /** What the schema says of them, where {@link args} leaves the checks to somebody else. */
+  readonly describedArgs?: z.ZodType<any>
   /** @returns what goes into "return"; undefined: {} */
   run(context: MonitorContext, args: any): unknown
   /** After the reply has been sent. */
   after?(context: MonitorContext, args: any): void
+  /** Also out of band (`exec-oob`): at once, while others wait for their turn. */
+  readonly oob?: boolean
 }
 
 export function command<A extends z.ZodRawShape>(

@@ -1,4 +1,11 @@
-import type { MigrationForecast, MigrationStatus, Range } from '@ferryvm/migration'
+import {
+  CAPABILITIES,
+  type MigrationForecast,
+  type MigrationStatus,
+  PARAMETERS,
+  type ParameterDefinition,
+  type Range,
+} from '@ferryvm/migration'
 import { z } from 'zod'
 import { MonitorCommandError } from '../errors.ts'
 import { migrateIncoming } from '../run-control.ts'
@@ -43,24 +50,37 @@ export const migrationCommands: readonly QmpCommand[] = [
     migration.continueSwitchover()
   }),
   command('migrate-start-postcopy', {}, ({ migration }) => migration.startPostcopy()),
-  command('migrate-pause', {}, ({ migration }) => migration.pause()),
-  command(
-    'migrate-recover',
-    { uri: z.string() },
-    async ({ migration }, { uri }) => void (await migration.recover(uri)),
-  ),
+  { ...command('migrate-pause', {}, ({ migration }) => migration.pause()), oob: true },
+  {
+    ...command(
+      'migrate-recover',
+      { uri: z.string() },
+      async ({ migration }, { uri }) => void (await migration.recover(uri)),
+    ),
+    oob: true,
+  },
   {
     name: 'migrate-set-parameters',
     // Names and ranges are the migration's own table.
     args: z.record(z.string(), z.unknown()),
+    describedArgs: z.strictObject(
+      Object.fromEntries(
+        Object.entries(PARAMETERS).map(([name, definition]) => [name, parameterType(definition).optional()]),
+      ),
+    ),
     run: ({ migration }, args) => migration.setParameters(args),
   },
   command('query-migrate-parameters', {}, ({ migration }) => migration.parameters),
-  command(
-    'migrate-set-capabilities',
-    { capabilities: z.array(z.strictObject({ capability: z.string(), state: z.boolean() })) },
-    ({ migration }, { capabilities }) => migration.setCapabilities(capabilities),
-  ),
+  {
+    ...command(
+      'migrate-set-capabilities',
+      { capabilities: z.array(z.strictObject({ capability: z.string(), state: z.boolean() })) },
+      ({ migration }, { capabilities }) => migration.setCapabilities(capabilities),
+    ),
+    describedArgs: z.strictObject({
+      capabilities: z.array(z.strictObject({ capability: z.enum(CAPABILITIES), state: z.boolean() })),
+    }),
+  },
   command('query-migrate-capabilities', {}, ({ migration }) => migration.capabilities),
   command('query-migrate', {}, ({ migration }) => migration.info()),
   command('x-query-migrate-forecast', {}, ({ migration }) => forecastReply(migration.forecast())),
@@ -73,6 +93,19 @@ export const migrationCommands: readonly QmpCommand[] = [
     migration.colo.lostHeartbeat()
   }),
 ]
+
+function parameterType({ kind }: ParameterDefinition): z.ZodType {
+  switch (kind.type) {
+    case 'bool':
+      return z.boolean()
+    case 'string':
+      return z.string()
+    case 'enum':
+      return z.enum(kind.values)
+    default:
+      return z.int()
+  }
+}
 
 function uriOf(uri: string | undefined, list: z.infer<typeof channels>): string {
   if ((uri === undefined) === (list === undefined))

@@ -16,6 +16,8 @@ export class QmpSession {
   readonly #json = new JsonStream()
   readonly #decoder = new TextDecoder()
   #negotiated = false
+  /** The client has asked for `exec-oob`. */
+  #oob = false
   #queued = 0
   #work: Promise<void> = Promise.resolve()
 
@@ -34,6 +36,10 @@ export class QmpSession {
         this.#error(undefined, new MonitorCommandError('too many commands at once'))
         continue
       }
+      if ('value' in event && this.#outOfBand(event.value)) {
+        void this.#request(event.value)
+        continue
+      }
       this.#queued++
       this.#work = this.#work.then(async () => {
         if ('error' in event) this.#error(undefined, new MonitorCommandError(event.error))
@@ -50,10 +56,17 @@ export class QmpSession {
     this.#put({ timestamp, event: name, data })
   }
 
+  /** Whether it is to run now, past those that wait. What is wrong with it is said when it runs. */
+  #outOfBand(request: unknown): boolean {
+    if (!this.#oob || typeof request !== 'object' || request === null) return false
+    const name = (request as { 'exec-oob'?: unknown })['exec-oob']
+    return typeof name === 'string' && qmpCommands.get(name)?.oob === true
+  }
+
   async #request(request: unknown): Promise<void> {
     const id = (request as { id?: unknown } | null)?.id
     try {
-      const { name, args } = readRequest(request)
+      const { name, args } = readRequest(request, this.#oob)
       if (name === 'qmp_capabilities') this.#negotiate(args)
       const command = qmpCommands.get(name)
       if (!this.#negotiated) {
@@ -85,6 +98,7 @@ export class QmpSession {
       if (capability !== 'oob') throw new MonitorCommandError(`Capability '${String(capability)}' is not available`)
     }
     this.#negotiated = true
+    this.#oob = enable.includes('oob')
   }
 
   #error(id: unknown, error: unknown): void {
@@ -100,20 +114,23 @@ export class QmpSession {
   }
 }
 
-function readRequest(request: unknown): { name: string; args: unknown } {
+function readRequest(request: unknown, oobEnabled: boolean): { name: string; args: unknown } {
   if (typeof request !== 'object' || request === null || Array.isArray(request)) {
     throw new MonitorCommandError('QMP input must be a JSON object')
   }
   const unexpected = Object.keys(request).find((key) => !MEMBERS.includes(key))
   if (unexpected !== undefined) throw new MonitorCommandError(`QMP input member '${unexpected}' is unexpected`)
   const { execute, arguments: args, 'exec-oob': oob } = request as Record<string, unknown>
-  if (oob !== undefined && typeof oob === 'string') {
-    throw new MonitorCommandError(`The command ${oob} does not support OOB`)
+  if (typeof oob === 'string') {
+    if (execute !== undefined) throw new MonitorCommandError("QMP input member 'execute' clashes with 'exec-oob'")
+    if (qmpCommands.get(oob)?.oob !== true) throw new MonitorCommandError(`The command ${oob} does not support OOB`)
+    if (!oobEnabled) throw new MonitorCommandError("QMP input member 'exec-oob' is unexpected")
   }
-  if (execute === undefined) throw new MonitorCommandError("QMP input lacks member 'execute'")
-  if (typeof execute !== 'string') throw new MonitorCommandError("QMP input member 'execute' must be a string")
+  const name = execute ?? oob
+  if (name === undefined) throw new MonitorCommandError("QMP input lacks member 'execute'")
+  if (typeof name !== 'string') throw new MonitorCommandError("QMP input member 'execute' must be a string")
   if (args !== undefined && (typeof args !== 'object' || args === null || Array.isArray(args))) {
     throw new MonitorCommandError("QMP input member 'arguments' must be an object")
   }
-  return { name: execute, args }
+  return { name, args }
 }

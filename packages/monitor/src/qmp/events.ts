@@ -1,0 +1,17 @@
+import { z } from 'zod'
+
+/** Every QMP event and its data; `query-qmp-schema` reads it too. */
+export const QMP_EVENTS = {
+  STOP: z.strictObject({}),
+  RESUME: z.strictObject({}),
+  POWERDOWN: z.strictObject({}),
+  RESET: z.strictObject({ guest: z.boolean(), reason: z.string() }),
+  SHUTDOWN: z.strictObject({ guest: z.boolean(), reason: z.string() }),
+  MIGRATION: z.strictObject({ status: z.string() }),
+  MIGRATION_PASS: z.strictObject({ pass: z.int() }),
+  COLO_EXIT: z.strictObject({ mode: z.string(), reason: z.string() }),
+  JOB_STATUS_CHANGE: z.strictObject({ id: z.string(), status: z.string() }),
+} satisfies Record<string, z.ZodObject>
+
+export type QmpEventName = keyof typeof QMP_EVENTS
+export type QmpEventData<E extends QmpEventName> = z.infer<(typeof QMP_EVENTS)[E]>
