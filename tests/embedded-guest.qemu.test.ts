@@ -175,20 +175,26 @@ describe.skipIf(missing)(
     it('finds that stock QEMU arms no timer on load', async () => {
       // spec/virt-vmstate.md, section 5: mtimecmp arrives, its timer is not armed; a guest asleep waits for something else.
       const monitor = createGuestMonitor()
-      const machine = await start(monitor, [], modest)
+      // Asleep nearly always; should it be at work just when it moves, which a busy host makes likelier, it moves again.
+      const idle = { ...modest, dirtyBytesPerSecond: MiB, lcgStepsPerSecond: 10_000 }
+      const lost = () => monitor.problems.some((problem) => problem.includes('timer-lost'))
+      let machine = await start(monitor, [], idle)
       await running(monitor, 3)
-      const uri = `unix:${join(folder.path, 'migrate.sock')}`
-      const next = await start(monitor, [], modest, ['-incoming', uri])
-      await machine.migrate(uri)
-      await machine.kill()
-      const limit = Date.now() + 60_000
-      while (!monitor.problems.some((problem) => problem.includes('timer-lost')) && Date.now() < limit) {
-        next.type('s') // its interrupt wakes the guest, which then looks at the clock
-        await new Promise((resolve) => setTimeout(resolve, 100))
+      for (let move = 0; move < 6 && !lost(); move++) {
+        const uri = `unix:${join(folder.path, `migrate-${move}.sock`)}`
+        const next = await start(monitor, [], idle, ['-incoming', uri])
+        await machine.migrate(uri)
+        await machine.kill()
+        const limit = Date.now() + 20_000
+        while (!lost() && Date.now() < limit) {
+          next.type('s') // its interrupt wakes the guest, which then looks at the clock
+          await new Promise((resolve) => setTimeout(resolve, 100))
+        }
+        machine = next
       }
       expect(monitor.problems.join('\n')).toMatch(/^ERR \d+ timer-lost/m)
-      next.type('q')
-      expect(await next.exited).toBe(1)
+      machine.type('q')
+      expect(await machine.exited).toBe(1)
     })
 
     it('finds a damaged page of memory', async () => {
