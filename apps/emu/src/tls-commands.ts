@@ -28,7 +28,10 @@ export function addTlsCommands(program: Command): void {
     .option('--kind <kind>', 'x509, psk or anon', 'x509')
     .option('--host <name>', 'by which the source reaches the destination')
     .option('--username <name>', 'of the key for psk')
-    .option('--connect <uri>', 'ask a destination that waits at tcp:H:P or unix:F; it goes on waiting')
+    .option(
+      '--connect <uri>',
+      'ask a destination that waits at tcp:H:P or unix:F; it goes on waiting, unless it waits without TLS: then it takes the question for a guest',
+    )
     .option('--finish', 'with --connect: finish the handshake, which ends a destination that accepts it')
     .allowExcessArguments(false)
     .exitOverride()

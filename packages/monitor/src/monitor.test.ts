@@ -161,6 +161,21 @@ describe('QMP sessions', () => {
     expect(client.ended()).toBe(true)
   })
 
+  it('a client that reads nothing is cut off, and its memory freed', { timeout: 60_000 }, async () => {
+    const { monitor } = setup()
+    const toMonitor = new PassThrough()
+    const fromMonitor = new PassThrough()
+    fromMonitor.on('error', () => {})
+    monitor.attachQmp({ readable: toMonitor, writable: fromMonitor })
+    toMonitor.write('{"execute":"qmp_capabilities"}')
+    const ask = '{"execute":"query-commands"}'.repeat(200)
+    for (let sent = 0; !fromMonitor.destroyed && sent < 20_000; sent += 200) {
+      toMonitor.write(ask)
+      await nextTurn()
+    }
+    expect(fromMonitor.destroyed).toBe(true)
+  })
+
   it('answers what libvirt, go-qemu and scripts ask', async () => {
     const made = setup({
       name: 'n',

@@ -299,6 +299,19 @@ describe('what cannot be loaded (stream.md section 10)', () => {
     expect(await codeOf([...HEADER, ...CONFIG, 8, 0, 11, 0, 0, EOF])).toBe('loaded')
   })
 
+  it('more sections than anybody has are refused', async () => {
+    const one = devFull()
+    const bytes = new Uint8Array(HEADER.length + CONFIG.length + 65_537 * one.length)
+    bytes.set([...HEADER, ...CONFIG])
+    const view = new DataView(bytes.buffer)
+    for (let i = 0, at = HEADER.length + CONFIG.length; i < 65_537; i++, at += one.length) {
+      bytes.set(one, at)
+      view.setUint32(at + 1, i) // the id of the section, and of its footer
+      view.setUint32(at + one.length - 4, i)
+    }
+    await expect(load(bytes)).rejects.toThrow(/more than 65536 sections/)
+  })
+
   it('is cut at any byte: a typed error with an offset, and nothing but the end itself is complete', async () => {
     const m = machine()
     m.d.more = 1

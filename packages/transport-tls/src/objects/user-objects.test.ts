@@ -119,6 +119,14 @@ describe('objects', () => {
     expect(() => objects.remove('s0')).toThrow('there is no object with id "s0"')
     await objects.add('secret', 's0', { data: 'again' })
   })
+  it('of other types are refused, and authz-pam with what to take instead', async () => {
+    const objects = createTlsObjects()
+    await expect(objects.add('authz-pam', 'a', { service: 'qemu' })).rejects.toThrow(
+      /PAM cannot be asked.*authz-list-file/,
+    )
+    await expect(objects.add('iothread', 'a', {})).rejects.toThrow(/unknown type \(there are: tls-creds-x509/)
+    expect(objects.list()).toEqual([])
+  })
   it('there is a bound on their number', async () => {
     const objects = createTlsObjects()
     for (let i = 0; i < 1000; i++) await objects.add('secret', `s${i}`, { data: 'x' })

@@ -40,6 +40,11 @@ export function createTlsObjects(): TlsObjects {
   return {
     async add(type, id, properties) {
       const where = `-object ${type},id=${id}`
+      if (type === 'authz-pam') {
+        throw new UserObjectError(
+          `${where}: PAM cannot be asked from here; name who may come with authz-list or authz-list-file`,
+        )
+      }
       if (!Object.hasOwn(OBJECT_TYPES, type)) {
         throw new UserObjectError(`${where}: unknown type (there are: ${Object.keys(OBJECT_TYPES).join(', ')})`)
       }
