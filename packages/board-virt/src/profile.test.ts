@@ -52,6 +52,26 @@ describe('profiles of the board', () => {
     expect(acpi.device!.needed()).toBe(back)
   })
 
+  // Spec: virt-machine.md section 6.7.
+  it('has the files of fw_cfg under the keys of stock 7.2, which a guest that moves here may know', async () => {
+    await using machine = await machineOf('qemu-7.2')
+    const item = (key: number, bytes: number) => {
+      machine.physical.mmioWrite(0x1010_0008, 2, BigInt(((key & 0xff) << 8) | (key >> 8)))
+      return Buffer.from(Array.from({ length: bytes }, () => Number(machine.physical.mmioRead(0x1010_0000, 1))))
+    }
+    const directory = item(0x19, 4 + 3 * 64)
+    expect(directory.readUInt32BE(0)).toBe(3)
+    const files = [0, 1, 2].map((i) => directory.subarray(4 + 64 * i, 4 + 64 * (i + 1)))
+    expect(
+      files.map((f) => [f.readUInt16BE(4), f.readUInt32BE(0), f.subarray(8).toString().replace(/\0+$/, '')]),
+    ).toEqual([
+      [0x20, 0, 'bios-geometry'],
+      [0x21, 0, 'bootorder'],
+      [0x22, 4, 'etc/boot-fail-wait'],
+    ])
+    expect(item(0x22, 4).toString('hex')).toBe('ffffffff')
+  })
+
   // Spec: stream.md section 6.
   it.each([
     ['qemu-7.2', ['page_size', 'devices']],

@@ -74,6 +74,12 @@ const MAP = {
 } as const
 const MiB = 2 ** 20
 const VTD_BYTES = 0x1000
+/** What stock 7.2 has, and 10.0 besides ACPI and SMBIOS, of which there is none here. Spec: virt-machine.md section 6.7. */
+const FW_CFG_FILES = [
+  { name: 'bios-geometry', data: new Uint8Array(0) },
+  { name: 'bootorder', data: new Uint8Array(0) },
+  { name: 'etc/boot-fail-wait', data: new Uint8Array(4).fill(0xff) },
+]
 
 /**
  * The RISC-V `virt` board as data for `createMachine`: CPU, board devices in stock's order, boot files in their places.
@@ -82,7 +88,7 @@ const VTD_BYTES = 0x1000
 export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
   const { profile = 'qemu-7.2', harts = 1, ramBytes = 128 * MiB, devices = [], log = silentLogger } = options
   const { fwCfgEarly, acpi, virtioIommu: virtioIommuOnBoard, stream, cpu, deviceTree } = VIRT_PROFILES[profile]
-  const fwCfgSpec = fwCfg({ harts, returnsAcpi: acpi }, { at: MAP.fwCfg })
+  const fwCfgSpec = fwCfg({ harts, files: FW_CFG_FILES, returnsAcpi: acpi }, { at: MAP.fwCfg })
   const boot = planBoot(options, ramBytes, profile)
   const iommuRequester = requesterOf(devices, virtioIommu.type)
   if (iommuRequester !== undefined && !virtioIommuOnBoard) {
