@@ -64,8 +64,11 @@ export interface CompilingHart {
   registers(): readonly bigint[]
 }
 
-/** @param threshold jumps that make code hot; undefined: everything is interpreted */
-export function compilingHart(threshold: number | undefined, poolPages = 256): CompilingHart {
+/**
+ * @param threshold jumps that make code hot; undefined: everything is interpreted
+ * @param harts of the machine, of which this is one
+ */
+export function compilingHart(threshold: number | undefined, poolPages = 256, harts = 1): CompilingHart {
   const memory = new GuestMemory()
   const map = new PhysicalMap(memory)
   const block = memory.addBlock('ram', RAM_BYTES)
@@ -89,7 +92,7 @@ export function compilingHart(threshold: number | undefined, poolPages = 256): C
       mmio: directMmio(map),
       poolPages,
       virtualNs: () => outside.now(),
-      compile: threshold === undefined ? undefined : { memory: memory.memory, threshold },
+      compile: threshold === undefined ? undefined : { memory: memory.memory, harts, threshold },
     },
     (imports, compiled) => makeInterpreter({ memory: memory.memory, hartBase: hart.base, profile, imports, compiled }),
   )
@@ -142,8 +145,8 @@ export function compilingHart(threshold: number | undefined, poolPages = 256): C
   }
 }
 
-export function prepared(threshold: number | undefined, poolPages?: number): CompilingHart {
-  const hart = compilingHart(threshold, poolPages)
+export function prepared(threshold: number | undefined, poolPages?: number, harts?: number): CompilingHart {
+  const hart = compilingHart(threshold, poolPages, harts)
   hart.hart.setX(FINISHER_REGISTER, BigInt(FINISHER))
   hart.hart.setX(DATA_REGISTER, BigInt(DATA))
   // mstatus.FS is dirty, so that floating point runs.

@@ -4,6 +4,7 @@ import {
   agrees,
   CODE,
   COUNTER_REGISTER,
+  type CompilingHart,
   DATA_REGISTER,
   END,
   prepared,
@@ -214,13 +215,11 @@ describe('hostile code', () => {
     expect(hart.counter('regions')).toBe(2)
   })
 
-  it('is hot in 20,000 places, of which a bounded number stays compiled', { timeout: 120_000 }, () => {
-    const hart = prepared(9)
-    // Loops of twelve rounds, more of them than the table has places for.
-    const blocks = 20_000
-    let at = RAM_BASE + 0x20_0000
-    const first = at
-    for (let i = 0; i < blocks; i++) {
+  /** Loops of twelve rounds, one behind the other, each of which adds 66 to x6. @returns the first, and where they end */
+  function loops(hart: CompilingHart, count: number): { first: number; at: number } {
+    const first = RAM_BASE + 0x20_0000
+    let at = first
+    for (let i = 0; i < count; i++) {
       at = hart.load(at, [
         encode('addi', { rd: 5, rs1: 0, imm: 12 }),
         encode('addi', { rd: 5, rs1: 5, imm: -1 }),
@@ -228,6 +227,27 @@ describe('hostile code', () => {
         encode('bne', { rs1: 5, rs2: 0, imm: -8 }),
       ])
     }
+    return { first, at }
+  }
+
+  it('is one of eight harts, which share what compiled code may cost', () => {
+    const evictions = [1, 8].map((harts) => {
+      const hart = prepared(9, undefined, harts)
+      const { first, at } = loops(hart, 3000)
+      hart.load(at, END)
+      hart.run(first)
+      expect(hart.hart.x(6)).toBe(3000n * 66n)
+      return hart.counter('evictions')
+    })
+    expect(evictions[0]).toBe(0)
+    expect(evictions[1]).toBeGreaterThan(0)
+  })
+
+  it('is hot in 20,000 places, of which a bounded number stays compiled', { timeout: 120_000 }, () => {
+    // More than the table has places for.
+    const blocks = 20_000
+    const hart = prepared(9)
+    const { first, at } = loops(hart, blocks)
     hart.load(at, END)
     hart.run(first)
     expect(hart.hart.x(6)).toBe(BigInt(blocks * 66))

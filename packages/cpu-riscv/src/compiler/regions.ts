@@ -29,9 +29,11 @@ const MAX_GROUPS_LEFT = 100
 const MAX_PATIENCE = 0xffff
 /**
  * What compiled code may cost, estimated: V8 keeps about 56 KiB per module, and both tiers' machine code of its functions.
- * What was dropped may stay until as much again has been made.
+ * What was dropped may stay until as much again has been made. All harts of a machine together.
  */
 const MAX_COST_BYTES = 96 * 2 ** 20
+/** What one hart gets in any case: some hundred regions. */
+const MIN_COST_BYTES = 8 * 2 ** 20
 const MODULE_COST_BYTES = 56 * 2 ** 10
 const COST_PER_BYTE = 9
 
@@ -42,6 +44,8 @@ export interface RegionsOptions {
   readonly table: WebAssembly.Table
   /** The interpreter's export. */
   readonly step: WebAssembly.ExportValue
+  /** Of the machine: each compiles for itself. */
+  readonly harts: number
   /** Jumps to an instruction that make it hot. */
   readonly threshold: number
   /** Regions of one module at most. */
@@ -91,11 +95,13 @@ export class Regions implements CompiledPages {
   #pending: { readonly compiled: Compiled; readonly body: FunctionBody }[] = []
   #age = 0
   #cost = 0
+  readonly #maxCost: number
   #evicted = false
 
   constructor(options: RegionsOptions) {
     const { memory, hart, table, step, confirmPage } = options
     this.#options = options
+    this.#maxCost = Math.max(MAX_COST_BYTES / options.harts, MIN_COST_BYTES)
     this.#view = new DataView(memory.buffer)
     this.#u16 = new Uint16Array(memory.buffer, hart.base + HART_AREA.entryHandlers, MAX_REGIONS)
     const confirm = (address: bigint, slots: number): number => (confirmPage(address, slots >>> 0) ? 1 : 0)
@@ -286,7 +292,7 @@ export class Regions implements CompiledPages {
     const pending = this.#pending.filter(({ compiled }) => !compiled.gone)
     this.#pending = []
     if (pending.length === 0) return
-    if (this.#cost > MAX_COST_BYTES || this.#top + pending.length - this.#free.length > MAX_REGIONS) {
+    if (this.#cost > this.#maxCost || this.#top + pending.length - this.#free.length > MAX_REGIONS) {
       this.evict()
       return
     }

@@ -147,6 +147,7 @@ export function flatHart({ overrides = {}, compiles = false }: FlatOptions = {})
         hart,
         table,
         step: interpreter.exports.step,
+        harts: 1,
         threshold: 1,
         batch: 1,
         speculates: true,

@@ -61,6 +61,8 @@ export interface HartParts {
 
 export interface CompileOptions {
   readonly memory: WebAssembly.Memory
+  /** Of the machine: they share what compiled code may cost. */
+  readonly harts: number
   /** So many jumps to an instruction make it worth compiling. */
   readonly threshold: number
 }
@@ -152,6 +154,7 @@ export class HartCore {
         hart,
         table: compiled.table,
         step: this.#interpreter.exports.step,
+        harts: compile.harts,
         threshold: compile.threshold,
         batch: Math.min(BATCH, compile.threshold),
         speculates: compile.threshold < SPECULATION,

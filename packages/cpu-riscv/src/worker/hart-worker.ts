@@ -34,7 +34,10 @@ try {
       mmio: new MmioClient(hart, control.doorbell),
       poolPages: start.poolPages,
       virtualNs: virtualNsReader(start.clock, start.clockBaseMs),
-      compile: start.threshold === undefined ? undefined : { memory: start.memory, threshold: start.threshold },
+      compile:
+        start.threshold === undefined
+          ? undefined
+          : { memory: start.memory, harts: harts.length, threshold: start.threshold },
     },
     (imports, compiled) => makeInterpreter({ memory: start.memory, hartBase: hart.base, profile, imports, compiled }),
   )
