@@ -5,6 +5,7 @@ import {
   CODE,
   COUNTER_REGISTER,
   type CompilingHart,
+  DATA,
   DATA_REGISTER,
   END,
   prepared,
@@ -149,6 +150,34 @@ describe('hostile code', () => {
     })
     // It is not compiled anew each time.
     expect(hart.counter('regions')).toBeLessThan(100)
+  })
+
+  it('zeroes the code that it is about to run, without a fence', () => {
+    const [hart] = agrees((h) => {
+      const target = CODE + 0x40
+      h.hart.setCsr('mtvec', BigInt(CODE + 0x200))
+      h.load(CODE + 0x200, END)
+      h.hart.setX(COUNTER_REGISTER, 300n)
+      h.hart.setX(6, BigInt(target - DATA))
+      h.load(CODE, [
+        encode('addi', { rd: COUNTER_REGISTER, rs1: COUNTER_REGISTER, imm: -1 }),
+        // A block of data, and in the last round the code that follows.
+        encode('sltiu', { rd: 7, rs1: COUNTER_REGISTER, imm: 1 }),
+        encode('mul', { rd: 7, rs1: 7, rs2: 6 }),
+        encode('add', { rd: 7, rs1: 7, rs2: DATA_REGISTER }),
+        encode('cbo.zero', { rs1: 7 }),
+        encode('jal', { imm: target - CODE - 20 }),
+      ])
+      h.load(target, [
+        encode('addi', { rd: 11, rs1: 11, imm: 1 }),
+        encode('bne', { rs1: COUNTER_REGISTER, rs2: 0, imm: CODE - target - 4 }),
+        ...END,
+      ])
+      return CODE
+    })
+    expect(hart.hart.csr('mcause')).toBe(2n)
+    expect(hart.hart.csr('mepc')).toBe(BigInt(CODE + 0x40))
+    expect(hart.hart.x(11)).toBe(299n)
   })
 
   it('jumps into the middle of instructions', () => {
