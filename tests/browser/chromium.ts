@@ -38,15 +38,17 @@ export async function bundleForBrowser(entry: string): Promise<string> {
   return outputFiles[0]!.text
 }
 
-/** Serves these files on loopback, and an empty page at `/` that may share memory between threads. */
-export async function serve(files: Readonly<Record<string, string | Uint8Array>>) {
+/** Serves these files on loopback, and an empty page at `/` whose threads may share memory if it is isolated. */
+export async function serve(files: Readonly<Record<string, string | Uint8Array>>, { isolated = true } = {}) {
   const server = createServer((request, response) => {
     const content = request.url === '/' ? '<!doctype html><title>test</title>' : files[request.url ?? '']
     const type = request.url?.endsWith('.js') ? 'text/javascript' : request.url === '/' ? 'text/html' : ''
     response.writeHead(content === undefined ? 404 : 200, {
       'content-type': type || 'application/octet-stream',
-      'cross-origin-opener-policy': 'same-origin',
-      'cross-origin-embedder-policy': 'require-corp',
+      ...(isolated && {
+        'cross-origin-opener-policy': 'same-origin',
+        'cross-origin-embedder-policy': 'require-corp',
+      }),
     })
     response.end(content)
   })

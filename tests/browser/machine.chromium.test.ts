@@ -8,12 +8,27 @@ const missing = chromiumMissing()
 if (missing) console.log(`skipped: a browser and a machine, ${missing}`)
 
 describe.skipIf(missing)('a machine in Chromium', { timeout: 300_000 }, () => {
+  const bundle = (path: string) => bundleForBrowser(resolve(import.meta.dirname, path))
+
+  it('says which headers are missing where threads cannot share memory', async () => {
+    await using server = await serve({ '/machine.js': await bundle('machine-in-page.ts') }, { isolated: false })
+    const browser = await startChromium()
+    try {
+      const page = await browser.newPage()
+      await page.goto(server.url)
+      const said = await page.evaluate(
+        `import('/machine.js').then((lib) => lib.runEmbeddedGuest('jit', 1, 1)).catch((error) => String(error))`,
+      )
+      expect(said).toMatch(/Cross-Origin-Opener-Policy: same-origin/)
+    } finally {
+      await browser.close()
+    }
+  })
+
   it('boots the embedded guest on two compiled harts, and the guest finds everything in order', async () => {
     await using server = await serve({
-      '/machine.js': await bundleForBrowser(resolve(import.meta.dirname, 'machine-in-page.ts')),
-      '/hart-worker.js': await bundleForBrowser(
-        resolve(import.meta.dirname, '../../packages/cpu-riscv/src/worker/hart-worker.ts'),
-      ),
+      '/machine.js': await bundle('machine-in-page.ts'),
+      '/hart-worker.js': await bundle('../../packages/cpu-riscv/src/worker/hart-worker.ts'),
     })
     const browser = await startChromium()
     try {

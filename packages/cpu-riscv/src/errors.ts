@@ -26,3 +26,14 @@ export class HartCrashError extends FerryError {
     this.pc = pc
   }
 }
+
+/** Harts cannot share memory in this page: it is not cross-origin isolated. */
+export class PageNotIsolatedError extends FerryError {
+  readonly code = 'FERRY_CPU_PAGE_NOT_ISOLATED'
+  constructor() {
+    super(
+      'harts share memory, which this page may not: serve it with Cross-Origin-Opener-Policy: same-origin and ' +
+        'Cross-Origin-Embedder-Policy: require-corp',
+    )
+  }
+}

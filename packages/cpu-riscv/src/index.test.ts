@@ -7,6 +7,7 @@ it('has these public names', () => {
     'DEFAULT_ACCELERATOR',
     'HartCrashError',
     'PROFILES',
+    'PageNotIsolatedError',
     'VirtualizationError',
     'hartTables',
     'rv64',

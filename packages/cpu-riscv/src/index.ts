@@ -9,7 +9,7 @@
  * machine.start()
  * ```
  */
-export { HartCrashError, VirtualizationError } from './errors.ts'
+export { HartCrashError, PageNotIsolatedError, VirtualizationError } from './errors.ts'
 export { type HartProfile, PROFILES, type ProfileName } from './hart/profile.ts'
 export { ACCELERATORS, type Accelerator, DEFAULT_ACCELERATOR, type Rv64Options, rv64 } from './rv64.ts'
 export type { Rv64Cpu } from './rv64-cpu.ts'

@@ -1,5 +1,5 @@
 import type { Cpu, CpuContext, CpuFactory, CpuSpec, PhysicalMap } from '@ferryvm/core'
-import { HartCrashError, VirtualizationError } from './errors.ts'
+import { HartCrashError, PageNotIsolatedError, VirtualizationError } from './errors.ts'
 import { CONTROL_BYTES, ControlBlock } from './hart/control.ts'
 import { HartState, WORD } from './hart/hart-state.ts'
 import { DEFAULT_POOL_PAGES, hartAreaBytes, LAYOUT, PAGE_SLOT_BYTES } from './hart/layout.ts'
@@ -58,10 +58,12 @@ const defaultPool = (harts: number): number => {
 
 /**
  * An RV64IMAFDC CPU with M, S and U mode. Each hart runs in a thread of its own.
+ * @throws PageNotIsolatedError in a page whose threads cannot share memory
  * @throws RangeError harts outside 1..512, decodedPages outside 16..32768 or compileThreshold outside 1..32767
  */
 export const rv64: CpuFactory<Rv64Options> = Object.assign(
   (options: Rv64Options = {}): CpuSpec => {
+    if (globalThis.crossOriginIsolated === false) throw new PageNotIsolatedError()
     const { harts = 1, profile = 'qemu-7.2', decodedPages = defaultPool(harts), timerNudge = true } = options
     if (!Number.isInteger(harts) || harts < 1 || harts > MAX_HARTS)
       throw new RangeError(`rv64: ${harts} harts; 1 to 512`)

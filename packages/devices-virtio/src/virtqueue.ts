@@ -44,7 +44,8 @@ export interface VirtqueueHost {
 }
 
 /** Order of memory accesses against the harts' threads: everything before is seen before everything after. */
-const fenceWord = new Int32Array(new SharedArrayBuffer(4))
+// A page without shared memory may still load this package.
+const fenceWord = new Int32Array(globalThis.SharedArrayBuffer ? new SharedArrayBuffer(4) : new ArrayBuffer(4))
 const fence = (): void => void Atomics.add(fenceWord, 0, 0)
 
 export class Virtqueue implements VirtioQueuePort {
