@@ -140,6 +140,6 @@ includes reading: the receiver begins when the file is complete.
 
 Guests are named by load, bus of the disk, and harts. Between two stock machines the same guest moves for comparison; in italics where
 it fell silent or was damaged. For idle guests the reason is known (stock arms no RISC-V timer when it loads a guest, see
-docs/stock-qemu.md). "Run N": in the runs before it, stock 7.2 lost pages of the busy guest, which the guest noticed (${again} cells).
+docs/stock-qemu.md), for busy ones with two harts it is likely the same (there, too). "Run N": in the runs before it, stock 7.2 lost pages of the busy guest, which the guest noticed (${again} cells).
 `
 }
