@@ -92,6 +92,28 @@ describe('a COLO peer', { timeout: 120_000 }, () => {
     await end(sides)
   })
 
+  it.each([
+    ['that never says that it is ready', [] as number[]],
+    ['that never replies', [0]],
+  ])('%s does not hold the guest for ever', async (_, words) => {
+    const over = Promise.withResolvers<never>()
+    const secondary = async ({ writer }: ColoSecondaryLink) => {
+      for (const id of words) writer.putBe32(id)
+      await writer.flush()
+      await over.promise
+    }
+    const sides = await createSides(folder, {
+      both: { answerTimeoutMs: 500 },
+      replaced: replacing('second', () => ({ secondary })),
+    })
+    const { here, guest } = sides
+    await expect(here.vm.migration.start(sides.uri).done).rejects.toThrow(/silent for 500 ms/)
+    await verdict(here.vm, guest)
+    over.reject(new Error('over'))
+    await expect(sides.arrived).rejects.toThrow()
+    await end(sides)
+  })
+
   it('with less RAM is no secondary', async () => {
     const sides = await createSides(folder, { guarded: true, secondRamBytes: 16 * MiB })
     const { here, there, guest } = sides

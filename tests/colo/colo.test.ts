@@ -73,7 +73,7 @@ describe('COLO', { timeout: 180_000 }, () => {
     let relay!: Relay
     const { here, there, guest, arrived, left } = await createPair(folder, {
       guarded: true,
-      both: { answerTimeoutMs: 500 },
+      both: { answerTimeoutMs: 3000 },
       async via(uri) {
         relay = await Relay.open(join(folder, 'silent.sock'), Number(uri.split(':').at(-1)))
         return `unix:${relay.path}`

@@ -127,11 +127,13 @@ class ColoSession implements Colo {
 
   async primary(link: ColoPrimaryLink): Promise<() => Promise<void>> {
     const { machine, reader, writer } = link
-    await expect(reader, 'checkpoint-ready')
+    await this.#inTime(link, () => expect(reader, 'checkpoint-ready'))
     await this.#begin('primary', link)
     try {
-      await send(writer, 'checkpoint-request')
-      await expect(reader, 'checkpoint-reply')
+      await this.#inTime(link, async () => {
+        await send(writer, 'checkpoint-request')
+        await expect(reader, 'checkpoint-reply')
+      })
     } catch (error) {
       await this.#end('none', 'none')
       throw error
