@@ -68,14 +68,14 @@ const cases = MODES.flatMap((mode, m) =>
   ),
 )
 
-describe('over TLS', { timeout: 300_000 }, () => {
+describe('over TLS', { timeout: 400_000 }, () => {
   for (const { mode, pair, kind } of cases) {
     const skipped = missing !== undefined || (pair.includes('10.0') && no10 !== undefined)
     it.skipIf(skipped)(`${mode.name}: ${pair.join(' to ')}, ${kind}`, () => guarded(mode, pair, kind))
   }
 })
 
-const ATTEMPTS = 4
+const ATTEMPTS = 8
 
 /** Stock 7.2 loses dirty pages of a busy guest now and then, with TLS or without (docs/stock-qemu.md): that is tried again. */
 async function guarded(mode: Mode, pair: readonly [PeerKind, PeerKind], kind: (typeof KINDS)[number]): Promise<void> {
