@@ -10,7 +10,7 @@ export const MAX_FRAME_BYTES = 65_550
 export interface NetBackend {
   /**
    * Takes the frame in any case and owns the array from now on.
-   * @returns a promise when the host is slow: the card sends nothing more until it settles
+   * @returns a promise when the host is slow: the card sends nothing more until it settles. Rejected: the frame is lost
    */
   send(frame: Uint8Array): void | Promise<void>
   /** One listener at a time. Called whenever a frame comes, also while the machine is stopped. */
@@ -30,7 +30,8 @@ export function gatedNetBackend(backend: NetBackend, gate: OutputGate): NetBacke
     const frames = held
     held = []
     heldBytes = 0
-    if (what === 'release') for (const frame of frames) void backend.send(frame)
+    // Lost like any other that the network does not take.
+    if (what === 'release') for (const frame of frames) backend.send(frame)?.catch(() => {})
   })
   return {
     send(frame) {

@@ -333,7 +333,7 @@ class VirtioNet implements VirtioModel, ControlTarget {
    */
   #announce(): void {
     if (this.#output.closed) return
-    void this.#network?.send(reverseArp(this.#mac))
+    this.#network?.send(reverseArp(this.#mac))?.catch((error: unknown) => this.device.reportIoError(error))
     if (!this.device.has(F_GUEST_ANNOUNCE) || !this.device.has(F_CTRL_VQ)) return
     this.#status |= STATUS_ANNOUNCE
     this.device.configChanged()

@@ -72,7 +72,7 @@ export class SerialPort {
 
   /** Past the queues. */
   print(bytes: Uint8Array): void {
-    void this.#chardev?.write(bytes)
+    this.#chardev?.write(bytes)?.catch((error: unknown) => this.#host.device.reportIoError(error))
   }
 
   /** Moves input into the buffers that the guest has given. */
