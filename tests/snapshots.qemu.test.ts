@@ -175,8 +175,8 @@ describe.skipIf(missing)(
       expect(await machine.qmp.hmp('savevm kept')).toBe('')
       await machine.quit()
       const [before] = stockList()
-      // The file may grow by less than a second snapshot takes. `ulimit -f` counts 512 bytes.
-      const blocks = Math.floor((statSync(disk).size + before!['vm-state-size'] * 0.8) / 512)
+      // The file may grow by much less than a second snapshot takes, whatever the guest has freed until then. `ulimit -f` counts 512 bytes.
+      const blocks = Math.floor((statSync(disk).size + before!['vm-state-size'] * 0.1) / 512)
       const socket = join(folder.path, 'full.sock')
       const args = [
         'run',
@@ -282,22 +282,25 @@ describe.skipIf(missing)(
       checkDisk()
     })
 
-    it('a source whose destination fails has its disk back', async () => {
-      const source = await start('emu-7.2')
+    it('a source whose destination fails at the very end has its disk back', async () => {
+      const source = await start('emu-7.2', ['-device', 'virtio-rng-pci'])
       await lines(source, 2)
-      const target = await start('emu-7.2', ['-incoming', 'defer', '-device', 'virtio-rng-pci'])
+      // It lacks a device, which shows when the disk has been given away already.
+      const target = await start('emu-7.2', ['-incoming', 'defer'])
       const uri = `unix:${join(folder.path, 'move.sock')}`
       await target.qmp.execute('migrate-incoming', { uri, 'exit-on-error': false })
       await source.qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] })
       await source.qmp.execute('migrate', { uri })
-      // One of the two lacks a device the other has: without the section it arrives; either way exactly one may have the disk.
-      await source.qmp.waitEvent(
-        (e) => e.event === 'MIGRATION' && ['failed', 'completed'].includes(e.data!.status as string),
+      const over = ['failed', 'completed', 'cancelled']
+      const { data } = await source.qmp.waitEvent(
+        (e) => e.event === 'MIGRATION' && over.includes(e.data!.status as string),
       )
-      const { status } = await source.qmp.execute('query-migrate')
-      const runs = status === 'failed' ? source : target
-      await lines(runs, 2)
-      await runs.verify()
+      expect(data!.status).toBe('failed')
+      await lines(source, 2)
+      await source.verify()
+      expect(spawnSync('qemu-img', ['info', disk]).status).toBe(1)
+      await source.quit()
+      checkDisk()
     })
   },
 )
