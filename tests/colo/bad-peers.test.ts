@@ -138,6 +138,13 @@ describe('a COLO peer', { timeout: 120_000 }, () => {
 
   it.each([
     ['of another machine', (bytes: Uint8Array) => (bytes[6]! ^= 0x20)],
+    [
+      'of a release that is newer than its own',
+      (bytes: Uint8Array) => {
+        // Of the first section: type, id, the idstr with its length, instance_id, version_id.
+        new DataView(bytes.buffer, bytes.byteOffset).setUint32(6 + bytes[5]! + 4, 99)
+      },
+    ],
     ['that ends too early', (bytes: Uint8Array) => bytes.fill(0, bytes.length >> 1)],
   ])('gets a checkpoint %s: it stops for good, and the guest goes on here', async (_, damage) => {
     let count = 0

@@ -81,6 +81,7 @@ it('exports these values', () => {
     'defaultStreamSettings',
     'defineDevice',
     'definePlugin',
+    'defineTraceEvents',
     'defineTransport',
     'defineVmstate',
     'dma',
@@ -118,6 +119,7 @@ it('exports these values', () => {
     'loadConfiguration',
     'nextTurn',
     'nowOrWhenPagesArrive',
+    'onTrace',
     'pageMissingIn',
     'pointerArray',
     'qlist',
@@ -131,8 +133,10 @@ it('exports these values', () => {
     'struct',
     'structArray',
     'structVarray',
+    'switchTraceEvents',
     'timer',
     'tmp',
+    'traceEvents',
     'u16',
     'u16Array',
     'u16Equal',
@@ -165,5 +169,5 @@ it('exports these values', () => {
 })
 
 it('exports these values for Node', () => {
-  expect(Object.keys(node).sort()).toEqual(['fromDuplex', 'fromFd', 'nodeCompressions'])
+  expect(Object.keys(node).sort()).toEqual(['fromDuplex', 'fromFd', 'nodeCompressions', 'publishTraceEvents'])
 })

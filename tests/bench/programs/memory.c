@@ -118,6 +118,7 @@ uint32_t beat(uint32_t n) {
   return round;
 }
 
+#ifdef __riscv
 /*
  * Writes a word to each of so many pages a second, and ends when something is typed: n = pattern << 31 | MiB/s << 15 | MiB, the
  * rate counting whole pages. Pattern 0 goes round the memory in order, 1 picks pages at random.
@@ -135,3 +136,4 @@ uint32_t writer(uint32_t n) {
   }
   return done;
 }
+#endif
