@@ -52,7 +52,7 @@ export interface ForecastInput {
 const SWITCHOVER: Readonly<Record<keyof Range, { ms: number; turns: number }>> = {
   p10: { ms: 5, turns: 0 },
   p50: { ms: 15, turns: 1 },
-  p90: { ms: 35, turns: 3 },
+  p90: { ms: 45, turns: 3 },
 }
 /** A guest that goes on as it does, one that slows down, one that gets worse. */
 const COURSES: Readonly<Record<keyof Range, Course>> = {

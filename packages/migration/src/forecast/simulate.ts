@@ -47,6 +47,8 @@ export interface Outcome {
 
 /** A section of the stream holds what is sent in this time, and only between sections the rest is looked at. */
 const SECTION_MS = 50
+/** With max-bandwidth a window's share leaves at its beginning, and the next look is in the next window. */
+const LIMITED_SECTION_MS = 100
 /** Auto-converge acts after two periods of a second. */
 const CONVERGE_MS = 2000
 /** So many syncs without getting nearer: it stays so. */
@@ -68,6 +70,7 @@ export function simulate(
   const zeroMs = facts.paced.zeroMs * slowness
   const fit = facts.downtimeLimitMs * (facts.downtimePagesPerMs || 1 / normalMs)
   const workingSet = Math.max(1, facts.writes.pages(LONG_MS, bend) * writing)
+  const sectionMs = facts.paced.normalMs > 1.2 * facts.full.normalMs ? LIMITED_SECTION_MS : SECTION_MS
   let { throttle } = facts
   let zero = facts.unsent * facts.zeroShare
   let normal = facts.unsent - zero
@@ -94,7 +97,7 @@ export function simulate(
     }
     const all = normal * normalMs + zero * zeroMs
     const needed = all * (1 - (fit * 0.999) / (normal + zero))
-    const passMs = Math.min(all, Math.ceil(needed / SECTION_MS) * SECTION_MS)
+    const passMs = Math.min(all, Math.ceil(needed / sectionMs) * sectionMs)
     normal *= 1 - passMs / all
     zero *= 1 - passMs / all
     if (facts.converge && Math.floor((ms + passMs) / CONVERGE_MS) > Math.floor(ms / CONVERGE_MS)) {
