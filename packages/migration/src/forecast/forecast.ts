@@ -102,7 +102,7 @@ export function forecast(input: ForecastInput): MigrationForecast {
 /** How far the mean of all windows to come may lie from the measured costs: what differs from window to window evens out. */
 function slack({ spread }: ForecastInput, facts: ForecastFacts): number {
   const windows = (facts.unsent * facts.paced.normalMs) / 100
-  return Math.min(0.6, 0.06 + spread / Math.sqrt(Math.max(1, Math.min(windows, 16))))
+  return Math.min(0.6, 0.1 + spread / Math.sqrt(Math.max(1, Math.min(windows, 16))))
 }
 
 function sentenceOf(
