@@ -169,5 +169,11 @@ it('exports these values', () => {
 })
 
 it('exports these values for Node', () => {
-  expect(Object.keys(node).sort()).toEqual(['fromDuplex', 'fromFd', 'nodeCompressions', 'publishTraceEvents'])
+  expect(Object.keys(node).sort()).toEqual([
+    'fileErrorReason',
+    'fromDuplex',
+    'fromFd',
+    'nodeCompressions',
+    'publishTraceEvents',
+  ])
 })

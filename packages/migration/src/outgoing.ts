@@ -340,8 +340,11 @@ export class OutgoingMigration {
       if (window) this.#closeWindow(window)
       if (this.#fits()) {
         await ramSaver.sync()
-        const size = this.#pendingBytes(false)
-        trace.migrate_pending_exact({ size, pre: this.#pendingBytes(true), post: size })
+        if (trace.migrate_pending_exact.enabled) {
+          const size = this.#pendingBytes(false)
+          const pre = this.#pendingBytes(true)
+          trace.migrate_pending_exact({ size, pre, post: size - pre })
+        }
         if (this.#fits()) return false
       } else if (this.#converge && ramSaver.stats.syncCount > 1 && performance.now() - this.#syncedMs > SYNC_EVERY_MS) {
         await ramSaver.sync()
@@ -417,9 +420,9 @@ export class OutgoingMigration {
   #closeWindow({ bytes, ms }: { bytes: number; ms: number }): void {
     const { stats } = this
     this.#forecaster.windowClosed(bytes)
+    const { parameters, ramSaver } = this.#context
+    const { 'downtime-limit': limit, 'avail-switchover-bandwidth': available } = parameters.values
     const perMs = bytes / ms
-    const limit = this.#context.parameters.values['downtime-limit']
-    const available = this.#context.parameters.values['avail-switchover-bandwidth']
     trace.migrate_transferred({
       transferred: bytes,
       time_spent: Math.round(ms),
@@ -427,13 +430,15 @@ export class OutgoingMigration {
       avail_bw: Math.round(available / 1000),
       size: Math.round(perMs * limit),
     })
-    trace.migration_transferred_bytes({ qemu_file: this.#streamBytes, multifd: this.multifdBytes, rdma: 0 })
-    const { zeroPages, normalPages, dirtyPagesRate } = this.#context.ramSaver.stats
+    const { multifdBytes: multifd } = this
+    const rdma = ramSaver.bytesBeside - multifd
+    trace.migration_transferred_bytes({ qemu_file: this.#streamBytes, multifd, rdma })
+    const { zeroPages, normalPages, dirtyPagesRate } = ramSaver.stats
     stats.mbps = (bytes * 8) / (ms * 1000)
     stats.pagesPerSecond = ((zeroPages + normalPages - this.#windowPages) * 1000) / ms
     this.#windowPages = zeroPages + normalPages
     if (dirtyPagesRate > 0 && bytes > 10_000) {
-      stats.expectedDowntimeMs = Math.ceil(this.#context.ramSaver.remainingBytes / this.bandwidth.perMs)
+      stats.expectedDowntimeMs = Math.ceil(ramSaver.remainingBytes / this.bandwidth.perMs)
     }
   }
 

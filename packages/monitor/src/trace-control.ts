@@ -2,14 +2,8 @@ import { switchTraceEvents, type TraceEvent, traceEvents } from '@ferryvm/core'
 import { MonitorCommandError } from './errors.ts'
 
 /** @param pattern of names, with * and ? @throws MonitorCommandError a plain name that no event has */
-export function namedTraceEvents(pattern: string): TraceEvent[] {
-  const expression = new RegExp(
-    `^${pattern
-      .replace(/[^\w*?]/g, '\\$&')
-      .replaceAll('*', '.*')
-      .replaceAll('?', '.')}$`,
-  )
-  const found = traceEvents().filter(({ event }) => expression.test(event))
+export function namedTraceEvents(pattern: string): readonly TraceEvent[] {
+  const found = traceEvents(pattern)
   if (found.length === 0 && !/[*?]/.test(pattern)) throw new MonitorCommandError(`unknown event "${pattern}"`)
   return found
 }

@@ -1,4 +1,5 @@
 import { FerryError } from '@ferryvm/core'
+import { fileErrorReason } from '@ferryvm/core/node'
 
 /** The text after `file:` is no path with an optional offset. Nothing was opened. */
 export class FileAddressError extends FerryError {
@@ -16,7 +17,7 @@ export class FileOpenError extends FerryError {
   readonly code = 'FERRY_FILE_OPEN'
   readonly path: string
   constructor(path: string, what: string, cause: unknown) {
-    super(`cannot ${what} ${path}: ${reasonOf(cause)}`, { cause })
+    super(`cannot ${what} ${path}: ${fileErrorReason(cause)}`, { cause })
     this.path = path
   }
 }
@@ -28,26 +29,8 @@ export class FileIoError extends FerryError {
   /** Where in the file, bytes. */
   readonly offset: number
   constructor(path: string, what: string, offset: number, cause: unknown) {
-    super(`cannot ${what} ${path} at offset ${offset}: ${reasonOf(cause)}`, { cause })
+    super(`cannot ${what} ${path} at offset ${offset}: ${fileErrorReason(cause)}`, { cause })
     this.path = path
     this.offset = offset
   }
-}
-
-const REASONS: Readonly<Record<string, string>> = {
-  ENOENT: 'no such file or directory',
-  EACCES: 'permission denied',
-  EISDIR: 'it is a directory',
-  ENOTDIR: 'part of the path is not a directory',
-  EROFS: 'the file system is read-only',
-  ENOSPC: 'no space left on the device',
-  EDQUOT: 'the disk quota is used up',
-  EFBIG: 'the file would become too large',
-  EIO: 'input/output error',
-}
-
-function reasonOf(cause: unknown): string {
-  const code = (cause as { code?: unknown } | undefined)?.code
-  if (typeof code === 'string' && REASONS[code]) return REASONS[code]
-  return cause instanceof Error ? cause.message : String(cause)
 }

@@ -1,5 +1,6 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
+import { fileErrorReason } from '@ferryvm/core/node'
 import { ImageIoError, ImageOpenError } from '../errors.ts'
 import type { ImageFile } from '../image-file.ts'
 import { lockImage } from './image-lock.ts'
@@ -12,21 +13,7 @@ export interface OpenFileOptions {
   readonly unlocked?: boolean
 }
 
-const REASONS: Readonly<Record<string, string>> = {
-  ENOENT: 'no such file',
-  EACCES: 'permission denied',
-  EISDIR: 'it is a directory',
-  ENOTDIR: 'part of the path is not a directory',
-  EROFS: 'the file system is read-only',
-  ENOSPC: 'no space left on the device',
-  EDQUOT: 'the disk quota is used up',
-  EFBIG: 'the file would become too large',
-  EIO: 'input/output error',
-}
-const reasonOf = (cause: unknown): Error => {
-  const { code, message } = cause as { code?: string; message: string }
-  return new Error((code && REASONS[code]) ?? message, { cause })
-}
+const reasonOf = (cause: unknown): Error => new Error(fileErrorReason(cause), { cause })
 
 /** @throws ImageOpenError it is no regular file or block device, or cannot be opened @throws ImageLockedError */
 export async function openImageFile(path: string, options: OpenFileOptions = {}): Promise<ImageFile> {
@@ -43,7 +30,7 @@ export async function openImageFile(path: string, options: OpenFileOptions = {})
   try {
     handle = await open(path, flags, 0o644)
   } catch (cause) {
-    return refuse(reasonOf(cause).message, cause)
+    return refuse(fileErrorReason(cause), cause)
   }
   try {
     if (!options.unlocked) await lockImage(path, handle.fd, !readOnly)

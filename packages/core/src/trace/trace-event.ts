@@ -69,9 +69,11 @@ function define(name: string, args: Readonly<Record<string, TraceArgument>>): Tr
   return event
 }
 
-/** Of the packages that are loaded, by name. */
-export const traceEvents = (): readonly TraceEvent[] =>
-  [...known.values()].map(({ event }) => event).sort((a, b) => (a.event < b.event ? -1 : 1))
+/** Of the packages that are loaded, by name. @param pattern as {@link switchTraceEvents} takes it */
+export const traceEvents = (pattern = '*'): readonly TraceEvent[] =>
+  meantBy(pattern)
+    .map(({ event }) => event)
+    .sort((a, b) => (a.event < b.event ? -1 : 1))
 
 /**
  * Switches events on or off. @param pattern a name, where * stands for any characters and ? for one
@@ -79,7 +81,7 @@ export const traceEvents = (): readonly TraceEvent[] =>
  */
 export function switchTraceEvents(pattern: string, on: boolean): number {
   switches.push({ pattern, on })
-  const meant = [...known.values()].filter(({ event }) => matches(pattern, event.event))
+  const meant = meantBy(pattern)
   for (const { setEnabled } of meant) setEnabled(on)
   return meant.length
 }
@@ -89,6 +91,8 @@ export function onTrace(listener: TraceListener): Disposable {
   listeners.add(listener)
   return { [Symbol.dispose]: () => void listeners.delete(listener) }
 }
+
+const meantBy = (pattern: string): Known[] => [...known.values()].filter(({ event }) => matches(pattern, event.event))
 
 function matches(pattern: string, name: string): boolean {
   const parts = pattern.replace(/[.+^${}()|[\]\\]/g, '\\$&')
