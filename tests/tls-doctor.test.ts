@@ -120,7 +120,7 @@ describe('files of both ends', () => {
         rmSync(file(dir))
         mkdirSync(file(dir))
       }),
-    ).toMatchObject({ problem: expect.stringMatching(/client-cert.pem cannot be read: it is a folder/) })
+    ).toMatchObject({ problem: expect.stringMatching(/client-cert.pem cannot be read: it is a directory/) })
     expect((await ask('large', replace(' '.repeat(2 ** 20 + 1)))).problem).toMatch(/at most 1048576 are read/)
     expect(
       (await ask('damaged', replace('-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n'))).problem,

@@ -170,10 +170,10 @@ it('exports these values', () => {
 
 it('exports these values for Node', () => {
   expect(Object.keys(node).sort()).toEqual([
-    'fileErrorReason',
     'fromDuplex',
     'fromFd',
     'nodeCompressions',
     'publishTraceEvents',
+    'systemErrorReason',
   ])
 })

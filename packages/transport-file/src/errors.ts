@@ -1,5 +1,5 @@
 import { FerryError } from '@ferryvm/core'
-import { fileErrorReason } from '@ferryvm/core/node'
+import { systemErrorReason } from '@ferryvm/core/node'
 
 /** The text after `file:` is no path with an optional offset. Nothing was opened. */
 export class FileAddressError extends FerryError {
@@ -17,7 +17,7 @@ export class FileOpenError extends FerryError {
   readonly code = 'FERRY_FILE_OPEN'
   readonly path: string
   constructor(path: string, what: string, cause: unknown) {
-    super(`cannot ${what} ${path}: ${fileErrorReason(cause)}`, { cause })
+    super(`cannot ${what} ${path}: ${systemErrorReason(cause)}`, { cause })
     this.path = path
   }
 }
@@ -29,7 +29,7 @@ export class FileIoError extends FerryError {
   /** Where in the file, bytes. */
   readonly offset: number
   constructor(path: string, what: string, offset: number, cause: unknown) {
-    super(`cannot ${what} ${path} at offset ${offset}: ${fileErrorReason(cause)}`, { cause })
+    super(`cannot ${what} ${path} at offset ${offset}: ${systemErrorReason(cause)}`, { cause })
     this.path = path
     this.offset = offset
   }

@@ -1,4 +1,5 @@
 import { FerryError } from '@ferryvm/core'
+import { systemErrorReason } from '@ferryvm/core/node'
 
 /** The text after `tcp:` or `unix:` is not an address. Nothing was opened. */
 export class SocketAddressError extends FerryError {
@@ -16,7 +17,7 @@ export class SocketConnectError extends FerryError {
   readonly code = 'FERRY_SOCKET_CONNECT'
   readonly address: string
   constructor(address: string, cause: unknown) {
-    super(`cannot connect to ${address}: ${reasonOf(cause)}`, { cause })
+    super(`cannot connect to ${address}: ${systemErrorReason(cause)}`, { cause })
     this.address = address
   }
 }
@@ -26,28 +27,7 @@ export class SocketListenError extends FerryError {
   readonly code = 'FERRY_SOCKET_LISTEN'
   readonly address: string
   constructor(address: string, cause: unknown) {
-    super(`cannot listen on ${address}: ${reasonOf(cause)}`, { cause })
+    super(`cannot listen on ${address}: ${systemErrorReason(cause)}`, { cause })
     this.address = address
   }
-}
-
-const REASONS: Readonly<Record<string, string>> = {
-  ECONNREFUSED: 'connection refused (nothing listens there)',
-  EADDRINUSE: 'the address is in use',
-  EADDRNOTAVAIL: 'the address does not belong to this host',
-  EACCES: 'permission denied',
-  ENOENT: 'no such file or directory',
-  ENOTFOUND: 'the host name is unknown',
-  EHOSTUNREACH: 'no route to the host',
-  ENETUNREACH: 'no route to the network',
-  ETIMEDOUT: 'timed out',
-  ABORT_ERR: 'given up',
-}
-
-function reasonOf(cause: unknown): string {
-  // Happy eyeballs reports one error per tried address; the first one is as good as any.
-  const first = cause instanceof AggregateError && cause.errors.length > 0 ? cause.errors[0] : cause
-  const code = (first as { code?: unknown } | undefined)?.code
-  if (typeof code === 'string' && REASONS[code]) return REASONS[code]
-  return first instanceof Error ? first.message : String(first)
 }

@@ -1,4 +1,5 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
+import { systemErrorReason } from '@ferryvm/core/node'
 import { TlsCredentialsError } from './errors.ts'
 
 /** No file of credentials comes near that. */
@@ -16,7 +17,7 @@ export function readBoundedFile(path: string): Buffer<ArrayBuffer> {
     // Without O_NONBLOCK the opening of a pipe waits.
     fd = openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
     const kind = fstatSync(fd)
-    if (kind.isDirectory()) throw new TlsCredentialsError(`${path} cannot be read: it is a folder`)
+    if (kind.isDirectory()) throw new TlsCredentialsError(`${path} cannot be read: it is a directory`)
     if (!kind.isFile()) throw new TlsCredentialsError(`${path} cannot be read: it is no regular file`)
     // What it has now, not what it had when it was looked at: a file may grow.
     const buffer = Buffer.alloc(Math.min(kind.size, MAX_FILE_BYTES) + 1)
@@ -32,7 +33,7 @@ export function readBoundedFile(path: string): Buffer<ArrayBuffer> {
     return buffer.subarray(0, length)
   } catch (cause) {
     if (cause instanceof TlsCredentialsError) throw cause
-    throw new TlsCredentialsError(`${path} cannot be read: ${reasonOf(cause)}`, { cause })
+    throw new TlsCredentialsError(`${path} cannot be read: ${systemErrorReason(cause)}`, { cause })
   } finally {
     if (fd !== undefined) closeSync(fd)
   }
@@ -49,13 +50,3 @@ export function readTextIfThere(path: string): string | undefined {
     throw error
   }
 }
-
-const REASONS: Readonly<Record<string, string>> = {
-  ENOENT: 'it does not exist',
-  ENOTDIR: 'a part of the path is no folder',
-  EISDIR: 'it is a folder',
-  EACCES: 'permission denied',
-  ELOOP: 'its symbolic links lead nowhere',
-}
-const reasonOf = (error: unknown): string =>
-  REASONS[(error as { code?: string }).code ?? ''] ?? (error instanceof Error ? error.message : String(error))

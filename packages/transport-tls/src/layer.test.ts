@@ -69,7 +69,11 @@ describe('files', () => {
       /ca-cert.pem has 1048577 bytes, at most 1048576 are read/,
     ],
     ['too many', { 'ca-cert.pem': ca.repeat(17) }, /17 certificates, at most 16/],
-    ['no key', { 'ca-cert.pem': ca, 'client-cert.pem': cert }, /client-key.pem cannot be read: it does not exist/],
+    [
+      'no key',
+      { 'ca-cert.pem': ca, 'client-cert.pem': cert },
+      /client-key.pem cannot be read: no such file or directory/,
+    ],
     [
       'key of another certificate',
       { 'ca-cert.pem': ca, 'client-cert.pem': cert, 'client-key.pem': server.context.key as string },
@@ -90,7 +94,7 @@ describe('files', () => {
     const folder = mkdtempSync(join(dir, 'case-'))
     mkdirSync(join(folder, 'ca-cert.pem'))
     await expect(loadTlsCredentials({ kind: 'x509', dir: folder })).rejects.toThrow(
-      'ca-cert.pem cannot be read: it is a folder',
+      'ca-cert.pem cannot be read: it is a directory',
     )
   })
 

@@ -1,6 +1,6 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
-import { fileErrorReason } from '@ferryvm/core/node'
+import { systemErrorReason } from '@ferryvm/core/node'
 import { ImageIoError, ImageOpenError } from '../errors.ts'
 import type { ImageFile } from '../image-file.ts'
 import { lockImage } from './image-lock.ts'
@@ -13,7 +13,7 @@ export interface OpenFileOptions {
   readonly unlocked?: boolean
 }
 
-const reasonOf = (cause: unknown): Error => new Error(fileErrorReason(cause), { cause })
+const reasonOf = (cause: unknown): Error => new Error(systemErrorReason(cause), { cause })
 
 /** @throws ImageOpenError it is no regular file or block device, or cannot be opened @throws ImageLockedError */
 export async function openImageFile(path: string, options: OpenFileOptions = {}): Promise<ImageFile> {
@@ -30,7 +30,7 @@ export async function openImageFile(path: string, options: OpenFileOptions = {})
   try {
     handle = await open(path, flags, 0o644)
   } catch (cause) {
-    return refuse(fileErrorReason(cause), cause)
+    return refuse(systemErrorReason(cause), cause)
   }
   try {
     if (!options.unlocked) await lockImage(path, handle.fd, !readOnly)

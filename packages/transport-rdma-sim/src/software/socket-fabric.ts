@@ -1,4 +1,5 @@
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { systemErrorReason } from '@ferryvm/core/node'
 import { RdmaConnectError, RdmaListenError } from '../verbs/errors.ts'
 import { decodeFrame, encodeFrame, FRAME_HEADER_BYTES, type Frame } from './frame.ts'
 import { type Fabric, type Link, type LinkReceiver, PayloadSink } from './link.ts'
@@ -8,15 +9,6 @@ const MAX_UNSENT_BYTES = 1 << 20
 const BACKLOG = 16
 /** How long a closed connection waits for its peer to close as well. */
 const LINGER_MS = 2000
-const REASONS: Readonly<Record<string, string>> = {
-  ECONNREFUSED: 'nothing listens there',
-  EADDRINUSE: 'the address is in use',
-  EADDRNOTAVAIL: 'the address does not belong to this host',
-  EACCES: 'permission denied',
-  ENOTFOUND: 'the host name is unknown',
-  EHOSTUNREACH: 'no route to the host',
-  ENETUNREACH: 'no route to the network',
-}
 
 /** Devices of different processes or hosts: one TCP connection per queue pair. Node only. */
 export function socketFabric(): Fabric {
@@ -33,7 +25,7 @@ export function socketFabric(): Fabric {
           settle()
           socket.on('error', () => {})
           socket.destroy()
-          reject(new RdmaConnectError(address, signal.aborted ? 'given up' : reasonOf(cause), { cause }))
+          reject(new RdmaConnectError(address, signal.aborted ? 'given up' : systemErrorReason(cause), { cause }))
         }
         const connected = () => {
           settle()
@@ -55,7 +47,7 @@ export function socketFabric(): Fabric {
       const host = wanted.host || '127.0.0.1'
       const server = createServer({ noDelay: true }, (socket) => arrived(new SocketLink(socket)))
       await new Promise<void>((resolve, reject) => {
-        server.once('error', (cause) => reject(new RdmaListenError(wanted, reasonOf(cause), { cause })))
+        server.once('error', (cause) => reject(new RdmaListenError(wanted, systemErrorReason(cause), { cause })))
         server.listen({ host, port: wanted.port, backlog: BACKLOG }, resolve)
       })
       server.on('error', () => {})
@@ -70,13 +62,6 @@ export function socketFabric(): Fabric {
       return { address: { host, port }, close }
     },
   }
-}
-
-function reasonOf(cause: unknown): string {
-  const first = cause instanceof AggregateError && cause.errors.length > 0 ? cause.errors[0] : cause
-  const code = (first as { code?: unknown } | undefined)?.code
-  if (typeof code === 'string' && REASONS[code]) return REASONS[code]
-  return first instanceof Error ? first.message : String(first)
 }
 
 class SocketLink implements Link {

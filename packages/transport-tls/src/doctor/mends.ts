@@ -12,7 +12,7 @@ const renew = (dir: string, host: string) => `emu tls init ${dir} --renew --host
 
 /** What is wrong, by what the sentence says, and the command against it. */
 const MENDS: readonly (readonly [RegExp, (sentence: string, context: MendContext) => string])[] = [
-  [/keys\.psk cannot be read: it does not exist/, (text) => `emu tls init ${folderIn(text)} --psk`],
+  [/keys\.psk cannot be read: no such file or directory/, (text) => `emu tls init ${folderIn(text)} --psk`],
   [
     /has no key of the user "([^"]+)"/,
     (text) => `emu tls init ${folderIn(text)} --psk ${/the user "([^"]+)"/.exec(text)![1]}`,
@@ -25,7 +25,10 @@ const MENDS: readonly (readonly [RegExp, (sentence: string, context: MendContext
     /different keys for this user|other keys in its keys\.psk/,
     (_, { clientDir = 'CLIENT_DIR', serverDir = 'SERVER_DIR' }) => `cp ${serverDir}/keys.psk ${clientDir}/keys.psk`,
   ],
-  [/(\S+) cannot be read: it does not exist/, (text, { host }) => `emu tls init ${folderIn(text)} --host ${host}`],
+  [
+    /(\S+) cannot be read: no such file or directory/,
+    (text, { host }) => `emu tls init ${folderIn(text)} --host ${host}`,
+  ],
   [/(\S+) cannot be read: permission denied/, (text) => `chmod u+r ${/(\S+) cannot be read/.exec(text)![1]}`],
   [/(\S+) cannot be read/, (text) => `rm -r ${/(\S+) cannot be read/.exec(text)![1]}   # and put the right file there`],
   [/ca-crl\.pem is out of date/, (text) => `rm ${folderIn(text)}/ca-crl.pem   # until the current list is there`],
