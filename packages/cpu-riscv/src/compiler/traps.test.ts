@@ -419,3 +419,81 @@ describe('interrupts in hot code', () => {
     }
   })
 })
+
+describe('a page of code that PMP allows in part', () => {
+  const PAGE = RAM_BASE + 0x20_0000
+  /** Two blocks of 64 bytes, not executable. */
+  const BARRED = [0x400, 0x800]
+  const CALLS = 60
+  const NAPOT = 0x18
+
+  function guarded(h: CompilingHart): number {
+    supervised(h)
+    const { hart } = h
+    for (const [i, at] of BARRED.entries()) hart.set(LAYOUT.pmpaddr + i * 8, (BigInt(PAGE + at) >> 2n) | 7n)
+    hart.set(LAYOUT.pmpaddr + 16, (1n << 54n) - 1n)
+    hart.set(LAYOUT.pmpcfg, BigInt(((NAPOT | 7) << 16) | ((NAPOT | 3) << 8) | (NAPOT | 3)))
+    changed(h)
+    withHandler(h, [csrw(CSR.mepc, 1), encode('mret')])
+    const ret = encode('jalr', { rs1: 1 })
+    // Loops, and returns.
+    h.load(PAGE + 0x100, [
+      addi(6, 0, 5),
+      addi(11, 11, 1),
+      addi(6, 6, -1),
+      encode('bne', { rs1: 6, rs2: 0, imm: -8 }),
+      ret,
+    ])
+    // Runs into what it may not run.
+    h.load(PAGE + 0x3f8, [addi(12, 12, 1), addi(12, 12, 1), addi(12, 12, 100)])
+    // Jumps there.
+    h.load(PAGE + 0x200, [addi(13, 13, 1), encode('jal', { imm: 0x20c })])
+    // Its last instruction (after one of 2 bytes, c.addi x14, 1) has its second half there.
+    h.load(PAGE + 0x7f8, [addi(14, 14, 1), 0x0705, addi(14, 14, 100)])
+    // Over it to what is allowed again, and reads it on the way.
+    h.load(PAGE + 0x300, [encode('lw', { rd: 15, rs1: 21 }), encode('jal', { imm: 0x63c })])
+    h.load(PAGE + 0x940, [addi(8, 8, 1), ret])
+    hart.setX(COUNTER_REGISTER, BigInt(CALLS))
+    const entries = [0x100, 0x3f8, 0x200, 0x7f8, 0x300]
+    for (const [i, at] of entries.entries()) hart.setX(20 + i, BigInt(PAGE + at))
+    const calls = entries.map((_, i) => encode('jalr', { rd: 1, rs1: 20 + i }))
+    h.load(CODE, [...calls, countDown, backTo(calls.length + 1), ...END])
+    return CODE
+  }
+
+  it('runs where it may, and traps where it may not, however it gets there', () => {
+    for (const h of agrees(guarded)) {
+      const log = traps(h)
+      expect(log.length).toBe(3 * CALLS)
+      for (const [i, trap] of log.entries()) {
+        expect(trap.cause).toBe(1n)
+        const [pc, value] = [
+          [0x400, 0x400],
+          [0x410, 0x410],
+          [0x7fe, 0x800],
+        ][i % 3]
+        expect([trap.pc - PAGE, trap.value - PAGE]).toEqual([pc, value])
+      }
+      expect([11, 12, 13, 14, 8].map((n) => Number(h.hart.x(n)))).toEqual([5, 2, 1, 2, 1].map((n) => n * CALLS))
+    }
+  })
+
+  it('is fetched as it is now, when it was written', () => {
+    const ran = agrees((h) => {
+      guarded(h)
+      // Turns addi x11, x11, 1 into addi x11, x11, 2 and back.
+      h.hart.setX(25, BigInt(PAGE + 0x104))
+      h.hart.setX(9, BigInt(addi(11, 11, 1) ^ addi(11, 11, 2)))
+      h.hart.setX(10, BigInt(addi(11, 11, 1)))
+      const rewrite = [
+        encode('xor', { rd: 10, rs1: 10, rs2: 9 }),
+        encode('sw', { rs1: 25, rs2: 10 }),
+        encode('fence.i'),
+      ]
+      const call = encode('jalr', { rd: 1, rs1: 20 })
+      h.load(CODE, [...rewrite, call, countDown, backTo(rewrite.length + 2), ...END])
+      return CODE
+    })
+    for (const h of ran) expect(h.hart.x(11)).toBe(BigInt((CALLS / 2) * 5 * 3))
+  })
+})

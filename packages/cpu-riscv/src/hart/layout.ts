@@ -195,7 +195,8 @@ const writeTlb = readTlb + MMU_BANKS * TLB_BANK_BYTES
 const fetchTlb = writeTlb + MMU_BANKS * TLB_BANK_BYTES
 const staleCode = fetchTlb + FETCH_BANKS * FETCH_BANK_BYTES
 const entryHandlers = staleCode + 2 ** 20 / 8
-const pool = entryHandlers + MAX_REGIONS * 2
+const guarded = entryHandlers + MAX_REGIONS * 2
+const pool = guarded + PAGE_SLOT_BYTES
 export const HART_AREA = {
   readTlb,
   writeTlb,
@@ -204,6 +205,8 @@ export const HART_AREA = {
   staleCode,
   /** By region: a u16, the handler of the instruction that it begins with, which its slot no longer says. */
   entryHandlers,
+  /** Slots for pages that PMP allows only in part, see mmu/guarded-page.ts. */
+  guarded,
   /** Decoded pages, {@link PAGE_SLOT_BYTES} each. */
   pool,
 }

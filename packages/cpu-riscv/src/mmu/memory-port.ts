@@ -2,11 +2,12 @@ import { MODE } from '../hart/control.ts'
 import type { GuestViews } from '../hart/guest-views.ts'
 import type { HartState } from '../hart/hart-state.ts'
 import { COUNTER, PRIV, WORD } from '../hart/hart-state.ts'
-import { MMU_BANK, SLOT_BYTES } from '../hart/layout.ts'
+import { FETCH_BANK, MMU_BANK, SLOT_BYTES } from '../hart/layout.ts'
 import type { HartProfile } from '../hart/profile.ts'
 import { CAUSE, Pending } from '../trap/causes.ts'
 import type { MmioClient } from '../worker/mailbox.ts'
 import type { CodePages } from './code-pages.ts'
+import type { GuardedPage } from './guarded-page.ts'
 import type { Physical } from './physical.ts'
 import type { Pmp } from './pmp.ts'
 import type { Tlb } from './tlb.ts'
@@ -34,6 +35,7 @@ export class MemoryPort {
   readonly #tlb: Tlb
   readonly #translation: Translation
   readonly #codePages: CodePages
+  readonly #guarded: GuardedPage
   readonly #mmio: MmioClient
   readonly #afterMmio: () => void
   /** To take a BigInt apart without allocating. */
@@ -57,6 +59,7 @@ export class MemoryPort {
     tlb: Tlb
     translation: Translation
     codePages: CodePages
+    guarded: GuardedPage
     mmio: MmioClient
     /** A device has run: it may have changed what memory looks like. */
     afterMmio: () => void
@@ -69,6 +72,7 @@ export class MemoryPort {
     this.#tlb = parts.tlb
     this.#translation = parts.translation
     this.#codePages = parts.codePages
+    this.#guarded = parts.guarded
     this.#mmio = parts.mmio
     this.#afterMmio = parts.afterMmio
   }
@@ -187,14 +191,27 @@ export class MemoryPort {
     const hi = this.#half[1]
     const mem = this.#fetchPage(lo, hi, lo, hi)
     if (mem < 0) return 0
-    const slots = this.#codePages.slots(mem)
-    if (!this.#translation.mixed) this.#fillFetch(lo, hi, slots, mem)
+    const { mixed } = this.#translation
+    if (mixed && !this.#secondHalfAllowed(lo, hi, mem)) return 0
+    const slots = mixed ? this.#guarded.slots : this.#codePages.slots(mem)
     const { i32 } = this.#hart
     i32[WORD.pageVaddr] = lo & ~0xfff
     i32[WORD.pageVaddr + 1] = hi
     i32[WORD.pageSlots] = slots
     i32[WORD.pageMem] = mem
+    if (mixed) return this.#guarded.expose(lo & 0xffe)
+    this.#fillFetch(lo, hi, slots, mem)
     return slots + ((lo & 0xffe) >> 1) * SLOT_BYTES
+  }
+
+  /** PMP for the last 16 bits of an instruction of 32 in a page that it allows in part. @returns false after setting trapPending32 */
+  #secondHalfAllowed(lo: number, hi: number, mem: number): boolean {
+    const offset = lo & 0xffe
+    if ((this.#views.u16[(mem + offset) / 2] & 3) !== 3 || offset === 0xffe) return true
+    const { ppn, fetchBank } = this.#translation
+    if (this.#pmp.access(ppn * 4096 + offset + 2, 2, fetchBank === FETCH_BANK.M) & ACCESS.fetch) return true
+    this.#fault(CAUSE.fetchAccess, lo + 2, hi)
+    return false
   }
 
   /** The decoded page at an address, if the fetch TLB has it. Changes nothing. */

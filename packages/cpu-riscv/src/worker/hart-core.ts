@@ -11,6 +11,7 @@ import { type CompiledCode, Exit, type Interpreter, type SystemImports } from '.
 import { fusesMultiplyAdd } from '../interpreter/fused-multiply-add.ts'
 import { hasExtension } from '../interpreter/interpreter.ts'
 import { CodePages, type OtherHarts } from '../mmu/code-pages.ts'
+import { GuardedPage } from '../mmu/guarded-page.ts'
 import { MemoryPort } from '../mmu/memory-port.ts'
 import { Physical } from '../mmu/physical.ts'
 import { Pmp } from '../mmu/pmp.ts'
@@ -140,6 +141,7 @@ export class HartCore {
       tlb: this.#tlb,
       translation: this.#translation,
       codePages: this.#codePages,
+      guarded: new GuardedPage(views.buffer, hart, this.#interpreter.code),
       mmio: parts.mmio,
       afterMmio: () => {
         // A flash bank that changes between array and commands does so before the guest's next access.
