@@ -54,6 +54,7 @@ export class RamCache implements PageSink {
         changed[word] = 0
         for (; bits !== 0; bits &= bits - 1) {
           const at = (word * 32 + 31 - Math.clz32(bits & -bits)) * PAGE_BYTES
+          this.#machine.memory.willWrite(block.offset + at, PAGE_BYTES)
           block.bytes.set(bytes.subarray(at, at + PAGE_BYTES), at)
           this.#machine.memory.written(block.offset + at, PAGE_BYTES)
           pages++

@@ -26,6 +26,7 @@ it('exports these values', () => {
     'MissingPages',
     'OutputGate',
     'PAGE_BYTES',
+    'PageGuards',
     'PageMissingError',
     'PhysicalMap',
     'RUN_STATES',

@@ -108,6 +108,7 @@ export {
   pageMissingIn,
   whenPagesArrive,
 } from './memory/missing-pages.ts'
+export { type PageGuard, type PageGuardOptions, PageGuards } from './memory/page-guards.ts'
 export { PhysicalMap, type RamMapping, type RamMode } from './memory/physical-map.ts'
 export type { UserObjectProperty, UserObjects } from './object/user-objects.ts'
 export type { QEMUFileReader, QEMUFileWriter } from './qemufile/qemufile.ts'

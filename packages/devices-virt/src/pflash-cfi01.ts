@@ -181,8 +181,7 @@ class PflashCfi01 implements Device {
         break
       case ERASE: {
         const sector = offset - (offset % SECTOR_BYTES)
-        this.#block.bytes.fill(0xff, sector, sector + SECTOR_BYTES)
-        this.#written(sector, SECTOR_BYTES)
+        this.#change(sector, SECTOR_BYTES, (bytes) => bytes.fill(0xff, sector, sector + SECTOR_BYTES))
         s.status |= STATUS_READY
         s.wcycle = 1
         break
@@ -210,8 +209,7 @@ class PflashCfi01 implements Device {
     switch (s.cmd) {
       case PROGRAM:
       case PROGRAM_ALSO:
-        storeBytes(this.#block.bytes, offset, bytes, value)
-        this.#written(offset, bytes)
+        this.#change(offset, bytes, (array) => storeBytes(array, offset, bytes, value))
         s.status |= STATUS_READY
         s.wcycle = 0
         break
@@ -268,8 +266,7 @@ class PflashCfi01 implements Device {
       this.#readArray()
       return
     }
-    this.#block.bytes.set(s.blk_bytes, at)
-    this.#written(at, WRITE_BUFFER_BYTES)
+    this.#change(at, WRITE_BUFFER_BYTES, (bytes) => bytes.set(s.blk_bytes, at))
     s.status |= STATUS_READY
     s.wcycle = 0
   }
@@ -279,8 +276,11 @@ class PflashCfi01 implements Device {
     this.#readArray()
   }
 
-  #written(offset: number, length: number): void {
-    this.#ctx.machine.physical.memory.written(this.#block.offset + offset, length)
+  #change(offset: number, length: number, change: (array: Uint8Array) => void): void {
+    const { memory } = this.#ctx.machine.physical
+    memory.willWrite(this.#block.offset + offset, length)
+    change(this.#block.bytes)
+    memory.written(this.#block.offset + offset, length)
   }
 }
 

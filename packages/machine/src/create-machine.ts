@@ -232,8 +232,10 @@ class VirtualMachine implements Machine {
     if (!mapping) {
       throw new DeviceConfigError(name, `${bytes.length} bytes at 0x${at.toString(16)} do not fit into guest memory`)
     }
-    mapping.block.bytes.set(bytes, at - mapping.base)
-    this.memory.written(mapping.block.offset + at - mapping.base, bytes.length)
+    const offset = at - mapping.base
+    this.memory.willWrite(mapping.block.offset + offset, bytes.length)
+    mapping.block.bytes.set(bytes, offset)
+    this.memory.written(mapping.block.offset + offset, bytes.length)
   }
 
   async #fatal(error: Error): Promise<void> {

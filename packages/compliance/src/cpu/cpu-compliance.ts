@@ -128,6 +128,53 @@ export function cpuCompliance({ describe, it }: TestRunner, options: CpuComplian
       }
     })
 
+    withBoard('a guarded page is shown before it is written, once, with what was in it', async (board) => {
+      const { cpu, memory, ram } = board
+      board.start()
+      await board.counts()
+      for (let round = 0; round < 20; round++) {
+        await cpu.pause()
+        const before = board.counter()
+        const shown = new Map<number, Uint8Array>()
+        using guard = memory.guards.create({
+          beforeWrite(page) {
+            check(!shown.has(page), `page ${page} is shown twice`)
+            shown.set(page, new Uint8Array(memory.buffer, page * PAGE_BYTES, PAGE_BYTES).slice())
+          },
+        })
+        guard.add(ram.offset / PAGE_BYTES, RAM_BYTES / PAGE_BYTES)
+        await cpu.flushWriteTlb()
+        cpu.start()
+        await board.counts()
+        const page = (ram.offset + COUNTER_ADDRESS - RAM_BASE) / PAGE_BYTES
+        const kept = shown.get(page)
+        check(kept !== undefined && !guard.has(page), `round ${round}: the counter went on and nobody was asked`)
+        check(new DataView(kept!.buffer).getBigUint64(0, true) === before, 'the old counter is what was shown')
+      }
+    })
+
+    withBoard('a write that a guard holds up comes when it may, and the CPU can be paused meanwhile', async (board) => {
+      const { cpu, memory, ram } = board
+      board.start()
+      await board.counts()
+      await cpu.pause()
+      let full = true
+      using guard = memory.guards.create({ beforeWrite() {}, full: () => full })
+      guard.add(ram.offset / PAGE_BYTES, RAM_BYTES / PAGE_BYTES)
+      await cpu.flushWriteTlb()
+      const before = board.counter()
+      for (let round = 0; round < 3; round++) {
+        cpu.start()
+        await sleep(10)
+        await cpu.pause()
+        check(board.counter() === before, 'a page that is held was written')
+      }
+      cpu.start()
+      full = false
+      guard.proceed()
+      await board.counts()
+    })
+
     withBoard('code that was written from outside is what runs after flushAll', async (board) => {
       board.start()
       await board.counts()

@@ -1,5 +1,6 @@
 import { FerryError } from '../errors/ferry-error.ts'
 import { MissingPages } from './missing-pages.ts'
+import { PageGuards } from './page-guards.ts'
 
 export const PAGE_BYTES = 4096
 const WASM_PAGE_BYTES = 65536
@@ -47,6 +48,8 @@ export class GuestMemory {
   readonly dirtyLog: DirtyLog
   /** Pages that are still with the sender. */
   readonly missing: MissingPages
+  /** Pages that somebody wants to see before they are written. */
+  readonly guards: PageGuards
   /** One bit per page of `memory`: a CPU holds decoded or compiled code of that page. Set and cleared by the CPU. */
   readonly codePages: Int32Array<SharedArrayBuffer>
   #top = WASM_PAGE_BYTES // offset 0 stays unused: a null in a table is then never a valid place
@@ -58,15 +61,28 @@ export class GuestMemory {
     const dirty = this.allocate(MAX_PAGES / 8)
     const code = this.allocate(MAX_PAGES / 8)
     const missing = this.allocate(MAX_PAGES / 8)
+    const guarded = this.allocate(MAX_PAGES / 8)
     this.codePages = new Int32Array(this.buffer, code, MAX_PAGES / 32)
     this.dirtyLog = new DirtyLog(
       new Int32Array(this.buffer, control, 16),
       new Int32Array(this.buffer, dirty, MAX_PAGES / 32),
-      { control, bitmap: dirty, codePages: code, missingActive: control + 4, missing },
+      {
+        control,
+        bitmap: dirty,
+        codePages: code,
+        missingActive: control + 4,
+        missing,
+        guardsActive: control + 8,
+        guarded,
+      },
     )
     this.missing = new MissingPages(
       new Int32Array(this.buffer, control + 4, 1),
       new Int32Array(this.buffer, missing, MAX_PAGES / 32),
+    )
+    this.guards = new PageGuards(
+      new Int32Array(this.buffer, control + 8, 1),
+      new Int32Array(this.buffer, guarded, MAX_PAGES / 32),
     )
   }
 
@@ -108,6 +124,11 @@ export class GuestMemory {
     return block
   }
 
+  /** Called before anything but a hart writes guest memory: who guards a page keeps what is in it. */
+  willWrite(offset: number, length: number): void {
+    this.guards.willWrite(offset, length)
+  }
+
   /** Called after anything but a hart wrote guest memory: feeds the dirty log and tells the CPU about stale code. */
   written(offset: number, length: number): void {
     if (length === 0) return
@@ -139,7 +160,7 @@ export class GuestMemory {
 export class DirtyLog {
   /**
    * Byte offsets in guest memory for code that is compiled against it. control: i32, 1 while logging; missingActive: i32, 1
-   * while a bit of the bitmap `missing` is set.
+   * while a bit of the bitmap `missing` is set; guardsActive: i32, not 0 while one of `guarded` may be.
    */
   readonly offsets: {
     readonly control: number
@@ -147,6 +168,8 @@ export class DirtyLog {
     readonly codePages: number
     readonly missingActive: number
     readonly missing: number
+    readonly guardsActive: number
+    readonly guarded: number
   }
   readonly #control: Int32Array
   readonly #bitmap: Int32Array

@@ -112,6 +112,7 @@ export class PhysicalMap implements AddressSpace {
       const mode = entry.ram?.mode
       if (mode === 'ram' || mode === 'rom') {
         if (mode === 'ram') {
+          this.memory.willWrite(entry.ram!.block.offset + offset, length)
           entry.ram!.block.bytes.set(from.subarray(done, done + length), offset)
           this.memory.written(entry.ram!.block.offset + offset, length)
         }
@@ -155,6 +156,7 @@ export class PhysicalMap implements AddressSpace {
     if (entry.ram?.mode === 'ram') {
       const { block } = entry.ram
       this.memory.missing.demand(block.offset + offset, size)
+      this.memory.willWrite(block.offset + offset, size)
       for (let i = 0; i < size; i++) block.bytes[offset + i] = Number((value >> BigInt(8 * i)) & 0xffn)
       this.memory.written(block.offset + offset, size)
       return true

@@ -64,6 +64,13 @@ export class GuestViews {
     return (Atomics.load(i32, (this.#offsets.missing >>> 2) + (page >>> 5)) & (1 << (page & 31))) !== 0
   }
 
+  /** Does somebody want to see the page before it is written? Then it has no write TLB entry, and a write has to claim it. */
+  isGuarded(page: number): boolean {
+    const i32 = this.i32
+    if (Atomics.load(i32, this.#offsets.guardsActive >>> 2) === 0) return false
+    return (Atomics.load(i32, (this.#offsets.guarded >>> 2) + (page >>> 5)) & (1 << (page & 31))) !== 0
+  }
+
   /** Does some hart hold decoded code of the page? */
   isCode(page: number): boolean {
     return (Atomics.load(this.i32, (this.#offsets.codePages >>> 2) + (page >>> 5)) & (1 << (page & 31))) !== 0

@@ -23,6 +23,7 @@ export function directMmio(map: PhysicalMap): MmioClient {
     },
     missingPage: -1,
     write: (address: number, bytes: 1 | 2 | 4 | 8, value: bigint) => map.mmioWrite(address, bytes, value),
+    claim: (page: number) => map.memory.guards.claim(page),
   }
   return client as unknown as MmioClient
 }

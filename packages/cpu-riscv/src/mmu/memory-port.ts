@@ -11,7 +11,7 @@ import type { GuardedPage } from './guarded-page.ts'
 import type { Physical } from './physical.ts'
 import type { Pmp } from './pmp.ts'
 import type { Tlb } from './tlb.ts'
-import { ACCESS, MISSING, OK, PAGE_FAULT, type Translation } from './translation.ts'
+import { ACCESS, MISSING, mayWrite, OK, PAGE_FAULT, type Translation } from './translation.ts'
 
 const CACHE_BLOCK_BYTES = 64
 /** imm12 of the Zicbom and Zicboz instructions. */
@@ -331,6 +331,7 @@ export class MemoryPort {
       return true
     }
     if (this.#views.isMissing(page / 4096)) return this.#missing(page / 4096)
+    if (access === ACCESS.write && !mayWrite(this.#views, this.#mmio, page / 4096)) return this.#missing(page / 4096)
     this.#mem = page + (lo & 0xfff)
     this.#mode = this.#physical.mode
     if (translation.mixed) return true
@@ -340,7 +341,8 @@ export class MemoryPort {
     // A load of a page that will be written too: save the store its miss, unless that would log or hide something.
     if (access === ACCESS.read && translation.writable && this.#mode === MODE.ram) {
       const index = page / 4096
-      if (!this.#views.isCode(index) && this.#views.isDirty(index)) this.#tlb.fillWrite(bank, lo, hi, page)
+      if (!this.#views.isCode(index) && this.#views.isDirty(index) && !this.#views.isGuarded(index))
+        this.#tlb.fillWrite(bank, lo, hi, page)
     }
     return true
   }

@@ -4,6 +4,7 @@ import type { HartState } from '../hart/hart-state.ts'
 import { MSTATUS, PRIV, WORD } from '../hart/hart-state.ts'
 import { FETCH_BANK, MMU_BANK } from '../hart/layout.ts'
 import type { HartProfile } from '../hart/profile.ts'
+import type { MmioClient } from '../worker/mailbox.ts'
 import type { Physical } from './physical.ts'
 import { PMP, PMP_MIXED, type Pmp } from './pmp.ts'
 import type { Tlb } from './tlb.ts'
@@ -15,7 +16,7 @@ export const ACCESS = { read: PMP.R, write: PMP.W, fetch: PMP.X } as const
 export const OK = 0
 export const PAGE_FAULT = 1
 export const ACCESS_FAULT = 2
-/** A table of the walk has not arrived yet: see `missingPage`. */
+/** A table of the walk has not arrived yet, or cannot be written just now: see `missingPage`. */
 export const MISSING = 3
 
 const PTE = { V: 1, R: 2, W: 4, X: 8, U: 16, G: 32, A: 64, D: 128 } as const
@@ -24,6 +25,10 @@ const PTEH = { N: 1 << 31, PBMT: 3 << 29, RESERVED: 0x1fc00000 } as const
 const MODE_LEVELS: Readonly<Record<number, number>> = { 0: 0, 8: 3, 9: 4, 10: 5 }
 /** Pages per leaf of a level. */
 const LEAF_PAGES = [1, 2 ** 9, 2 ** 18, 2 ** 27, 2 ** 36]
+
+/** Before a write to that page of guest memory. @returns false: it has to wait */
+export const mayWrite = (views: GuestViews, mmio: MmioClient, page: number): boolean =>
+  !views.isGuarded(page) || mmio.claim(page)
 
 /** satp.MODE values that the CPU implements. */
 export const satpModeExists = (mode: number): boolean => mode in MODE_LEVELS
@@ -39,6 +44,7 @@ export class Translation {
   readonly #physical: Physical
   readonly #pmp: Pmp
   readonly #tlb: Tlb
+  readonly #mmio: MmioClient
   /** High-word PTE bits that must be zero. */
   #reserved = 0
   #updateAD = true
@@ -61,13 +67,22 @@ export class Translation {
   /** After MISSING: page of guest memory. */
   missingPage = 0
 
-  constructor(hart: HartState, profile: HartProfile, views: GuestViews, physical: Physical, pmp: Pmp, tlb: Tlb) {
-    this.#hart = hart
-    this.#profile = profile
-    this.#views = views
-    this.#physical = physical
-    this.#pmp = pmp
-    this.#tlb = tlb
+  constructor(parts: {
+    hart: HartState
+    profile: HartProfile
+    views: GuestViews
+    physical: Physical
+    pmp: Pmp
+    tlb: Tlb
+    mmio: MmioClient
+  }) {
+    this.#hart = parts.hart
+    this.#profile = parts.profile
+    this.#views = parts.views
+    this.#physical = parts.physical
+    this.#pmp = parts.pmp
+    this.#tlb = parts.tlb
+    this.#mmio = parts.mmio
   }
 
   /** MMU_BANK for loads and stores. */
@@ -215,6 +230,10 @@ export class Translation {
       if ((pte & wanted) !== wanted) {
         if (!this.#updateAD) return PAGE_FAULT
         if (this.#physical.mode !== MODE.ram || !this.#tableAllows(table, index, PMP.W)) return ACCESS_FAULT
+        if (!mayWrite(this.#views, this.#mmio, place / 4096)) {
+          this.missingPage = place / 4096
+          return MISSING
+        }
         now = pte | wanted
         this.#views.markDirty(place / 4096)
         if (Atomics.compareExchange(mem32, at, pte, now) !== pte) return -1

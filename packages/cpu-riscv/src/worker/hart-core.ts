@@ -111,7 +111,15 @@ export class HartCore {
     this.#physical.setRanges(parts.control.mappings())
     this.#pmp = new Pmp(hart, profile.pmpEntries)
     this.#tlb = new Tlb(views.buffer, hart)
-    this.#translation = new Translation(hart, profile, views, this.#physical, this.#pmp, this.#tlb)
+    this.#translation = new Translation({
+      hart,
+      profile,
+      views,
+      physical: this.#physical,
+      pmp: this.#pmp,
+      tlb: this.#tlb,
+      mmio: parts.mmio,
+    })
     this.#interrupts = new Interrupts(hart, profile, parts.control, parts.virtualNs)
     this.#system = new SystemInstructions(hart, profile, this.#tlb, () => this.#dropStaleCode())
     const context: CsrContext = { hart, profile, interrupts: this.#interrupts, pmp: this.#pmp }

@@ -23,6 +23,8 @@ const READ = 0
 const WRITE = 1
 /** No access: asks for the page of guest memory with that number. */
 const PAGE = 2
+/** No access: a write to that page of guest memory is to come, which somebody wants to see before. */
+const CLAIM = 3
 /** Answers. */
 const FAILED = 0
 const SUCCEEDED = 1
@@ -63,9 +65,14 @@ export class MmioClient {
     return this.#call(WRITE, address, bytes)
   }
 
-  /** Asks for a page of guest memory; Request.page says when it is there. */
+  /** Asks for a page of guest memory; Request.page says when it is there, or may be claimed again. */
   wantPage(page: number): void {
     this.#call(PAGE, page, 0)
+  }
+
+  /** Before the first write to a guarded page. @returns false: it has to wait; see {@link wantPage} */
+  claim(page: number): boolean {
+    return this.#call(CLAIM, page, 0)
   }
 
   #call(op: number, address: number, bytes: number): boolean {
@@ -160,7 +167,8 @@ export class MmioServer {
         u64[VALUE] = value ?? 0n
       } else if (i32[OP] === WRITE) {
         answer = this.#map.mmioWrite(address, bytes, u64[VALUE]) ? SUCCEEDED : FAILED
-      } else this.#fetchPage(hart, address)
+      } else if (i32[OP] === CLAIM) answer = this.#map.memory.guards.claim(address) ? SUCCEEDED : FAILED
+      else this.#fetchPage(hart, address)
     } catch (error) {
       const missing = pageMissingIn(error)
       if (missing) {
@@ -175,6 +183,8 @@ export class MmioServer {
   }
 
   #fetchPage(hart: HartState, page: number): void {
-    void this.#map.memory.missing.hartWaits(hart.index, page).then(() => request(hart, Request.page))
+    const { missing, guards } = this.#map.memory
+    const there = missing.has(page) ? missing.hartWaits(hart.index, page) : guards.writable(page)
+    void there.then(() => request(hart, Request.page))
   }
 }
