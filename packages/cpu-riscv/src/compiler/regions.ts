@@ -78,7 +78,7 @@ interface Compiled {
  */
 export class Regions implements CompiledPages {
   readonly #options: RegionsOptions
-  readonly #view: DataView
+  #view: DataView
   readonly #u16: Uint16Array
   readonly #imports: WebAssembly.Imports
   /** Numbers that are free below {@link #top}. */
@@ -106,6 +106,11 @@ export class Regions implements CompiledPages {
     this.#u16 = new Uint16Array(memory.buffer, hart.base + HART_AREA.entryHandlers, MAX_REGIONS)
     const confirm = (address: bigint, slots: number): number => (confirmPage(address, slots >>> 0) ? 1 : 0)
     this.#imports = { [REGION]: { memory, regions: table, step, confirmPage: confirm } } as WebAssembly.Imports
+  }
+
+  /** Guest memory is longer than before: code may lie in what is new. */
+  memoryGrew(): void {
+    this.#view = new DataView(this.#options.memory.buffer)
   }
 
   /** The instruction at pc, of the page in force, is hot. */

@@ -70,6 +70,7 @@ export function testHart(options: { profile?: ProfileName; run?: (budget: number
     decode: () => {},
     initPage: (slots) => void code.prepared.push(slots),
     clearSlots: (slots, offset, bytes) => void code.cleared.push({ slots, offset, bytes }),
+    memoryGrew: () => {},
   }
   const time = { ns: 0 }
   let imports!: SystemImports

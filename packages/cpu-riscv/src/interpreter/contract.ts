@@ -75,6 +75,8 @@ export interface DecodedCode {
   initPage(slots: number): void
   /** Bytes [offset, offset + bytes) of the page were overwritten: forget every instruction that overlaps them. */
   clearSlots(slots: number, offset: number, bytes: number): void
+  /** Guest memory is longer than before: instructions may lie in what is new. */
+  memoryGrew(): void
 }
 
 /** Exports of the generated module. */

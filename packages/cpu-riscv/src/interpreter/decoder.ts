@@ -27,14 +27,20 @@ const files = (syntax: string): OperandFiles => {
 
 /** Decodes instructions of the page in force (LAYOUT.pageSlots32, pageMem32) into their slots. */
 export class SlotDecoder implements DecodedCode {
-  readonly #view: DataView
+  readonly #memory: WebAssembly.Memory
+  #view: DataView
   readonly #hartBase: number
   readonly #has: (extension: string) => boolean
 
   constructor(memory: WebAssembly.Memory, hartBase: number, has: (extension: string) => boolean) {
+    this.#memory = memory
     this.#view = new DataView(memory.buffer)
     this.#hartBase = hartBase
     this.#has = has
+  }
+
+  memoryGrew(): void {
+    this.#view = new DataView(this.#memory.buffer)
   }
 
   #state32(offset: number): number {

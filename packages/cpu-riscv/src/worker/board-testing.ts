@@ -66,6 +66,7 @@ export async function board(
   open.push(() => cpu.close())
   return {
     memory,
+    map,
     hartBase,
     ram,
     cpu,

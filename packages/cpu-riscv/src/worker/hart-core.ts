@@ -453,6 +453,8 @@ export class HartCore {
 
   #refreshMappings(): void {
     this.#views.refresh()
+    this.#interpreter.code.memoryGrew()
+    this.#regions?.memoryGrew()
     this.#physical.setRanges(this.#control.mappings())
     this.#tlb.flushAll()
   }

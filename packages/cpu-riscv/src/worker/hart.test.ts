@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { HART_AREA, PAGE_SLOT_BYTES } from '../hart/layout.ts'
+import { encode } from '../isa/encode-testing.ts'
 import { ACCELERATORS } from '../rv64.ts'
 import { board, closeBoards, RAM_BASE } from './board-testing.ts'
 import { PROGRAMS } from './hart-programs.ts'
@@ -59,6 +60,22 @@ describe.each(ACCELERATORS)('a hart in its thread (%s)', (accel) => {
     b.start()
     await b.finished
     expect(b.log).toEqual([BigInt([...Array(1000).keys()].reduce((sum, i) => sum + 100 + (i & 7), 0))])
+  })
+
+  it('runs code in RAM that was added when its thread was there already', async () => {
+    const there = [
+      encode('addi', { rd: 5, imm: 9 }),
+      encode('slli', { rd: 5, rs1: 5, imm: 28 }),
+      encode('jalr', { rs1: 5 }),
+    ]
+    const b = await board(there, 1, accel)
+    const late = b.memory.addBlock('late', 1 << 20)
+    b.map.addRam(0x9000_0000, late)
+    new Uint32Array(late.bytes.buffer, late.offset, PROGRAMS.smc.length).set(PROGRAMS.smc)
+    b.start()
+    await b.finished
+    expect(b.log.length).toBe(1)
+    expect(b.failures).toEqual([])
   })
 
   it('two harts: atomics are atomic, and code written by one is run by the other', async () => {
