@@ -18,6 +18,7 @@ const TIERS: string[][] = [
     'devices-pci',
     'devices-iommu',
     'migration',
+    'nbd',
     'netdev',
     'stream',
     'transport-exec',

@@ -114,6 +114,7 @@ it('exports these values', () => {
     'i8',
     'i8Array',
     'i8Varray',
+    'isLoopback',
     'isSeekable',
     'isVmstateError',
     'list',

@@ -27,6 +27,7 @@ export {
 export type { Channel, ChannelFeature } from './channel/channel.ts'
 export { type ChannelPairOptions, createChannelPair } from './channel/channel-pair.ts'
 export { defineTransport, TransportDefinitionError, withLayer } from './channel/define-transport.ts'
+export { isLoopback } from './channel/is-loopback.ts'
 export { fromMessagePort, type PortLike } from './channel/message-port.ts'
 export type { RamHookReceiver, RamHookSender, RamHooks, RamPhase } from './channel/ram-hooks.ts'
 export type { SeekableChannel } from './channel/seekable-channel.ts'
@@ -43,7 +44,7 @@ export type {
   Decompressor,
 } from './compression/compression.ts'
 export type { Cpu, CpuContext, CpuSpec, HartPort, HartSample, HartSampler } from './cpu/cpu.ts'
-export type { BlockBackend } from './device/block-backend.ts'
+export type { BlockBackend, DiskRun } from './device/block-backend.ts'
 export type { CharBackend } from './device/char-backend.ts'
 export {
   type CpuFactory,

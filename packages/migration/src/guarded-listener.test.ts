@@ -1,6 +1,6 @@
-import { type Channel, createChannelPair, type Listener, silentLogger } from '@ferryvm/core'
+import { type Channel, createChannelPair, isLoopback, type Listener, silentLogger } from '@ferryvm/core'
 import { expect, it } from 'vitest'
-import { type GuardOptions, guardedListener, isLoopback } from './guarded-listener.ts'
+import { type GuardOptions, guardedListener } from './guarded-listener.ts'
 
 /** A listener that somebody connects to from an address of the test's choice. */
 function setUp(options: Partial<GuardOptions> = {}) {

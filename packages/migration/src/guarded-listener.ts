@@ -1,4 +1,4 @@
-import type { Channel, Listener, TransportContext } from '@ferryvm/core'
+import { type Channel, isLoopback, type Listener, type TransportContext } from '@ferryvm/core'
 import { UnwelcomePeerError } from './errors.ts'
 
 export interface GuardOptions {
@@ -100,10 +100,4 @@ function unread(channel: Channel, bytes: Uint8Array): Channel {
     ...(channel.finish && { finish: () => channel.finish!() }),
     ...(channel.ramHooks && { ramHooks: channel.ramHooks }),
   }
-}
-
-/** Of this host alone: 127.0.0.0/8, ::1, and the former written as IPv6. */
-export function isLoopback(address: string): boolean {
-  const plain = address.toLowerCase().replace(/^::ffff:(?=\d+\.)/, '')
-  return plain === '::1' || /^127(\.\d{1,3}){3}$/.test(plain)
 }

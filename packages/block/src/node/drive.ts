@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { BlockBackend, DiskSnapshots } from '@ferryvm/core'
+import type { BlockBackend, DiskRun, DiskSnapshots } from '@ferryvm/core'
 import { ImageLockedError, ImageOpenError } from '../errors.ts'
 import { type OpenImage, type OpenImageOptions, openImage } from './open-image.ts'
 
@@ -44,6 +44,11 @@ export class Drive implements BlockBackend {
 
   async read(offset: number, into: Uint8Array): Promise<void> {
     return this.#active.read(offset, into)
+  }
+
+  async runAt(offset: number, bytes: number): Promise<DiskRun> {
+    const backend = this.#active
+    return backend.runAt ? backend.runAt(offset, bytes) : { bytes, kind: 'data' }
   }
 
   async write(offset: number, from: Uint8Array): Promise<void> {

@@ -3,7 +3,7 @@
  * Spec: the format's interoperability document. Requests on clusters that are the disk's own run side by side; those that
  * allocate run one after the other.
  */
-import type { BlockBackend, DiskSnapshots } from '@ferryvm/core'
+import type { BlockBackend, DiskRun, DiskSnapshots } from '@ferryvm/core'
 import type { ClusterCompression } from '../cluster-compression.ts'
 import { ImageCorruptError, ImageFeatureError, ImageSnapshotError } from '../errors.ts'
 import type { ImageFile } from '../image-file.ts'
@@ -104,6 +104,17 @@ export class Qcow2Image implements BlockBackend {
 
   read(offset: number, into: Uint8Array): Promise<void> {
     return this.lock.shared(() => this.readNow(offset, into))
+  }
+
+  runAt(offset: number, bytes: number): Promise<DiskRun> {
+    return this.lock.shared(async () => {
+      const inside = offset % this.clusterBytes
+      const wanted = Math.ceil((inside + bytes) / this.clusterBytes)
+      const { mapping, count } = await this.map.run((offset - inside) / this.clusterBytes, wanted)
+      const below = this.#backing ? 'backing' : 'zero'
+      const kind = mapping.type === 'unallocated' ? below : mapping.type === 'zero' ? 'zero' : 'data'
+      return { bytes: Math.min(bytes, count * this.clusterBytes - inside), kind }
+    })
   }
 
   async write(offset: number, from: Uint8Array): Promise<void> {

@@ -1,5 +1,12 @@
 import type { DiskSnapshots } from './disk-snapshots.ts'
 
+/** A part of a disk that is alike. */
+export interface DiskRun {
+  readonly bytes: number
+  /** `zero`: reads as zeros, without a look. `backing`: is not in this image but in the one below. */
+  readonly kind: 'data' | 'zero' | 'backing'
+}
+
 /** Where the sectors of a disk are. Offsets and lengths are bytes, multiples of 512. Calls may overlap in time. */
 export interface BlockBackend {
   readonly capacityBytes: number
@@ -14,6 +21,11 @@ export interface BlockBackend {
   discard?(offset: number, bytes: number): Promise<void>
   /** Absent: zeros are written. */
   writeZeroes?(offset: number, bytes: number): Promise<void>
+  /**
+   * What is at that place, which exists.
+   * @returns a run of 1 to `bytes` bytes, whole sectors. Absent: everything is data.
+   */
+  runAt?(offset: number, bytes: number): Promise<DiskRun>
   /**
    * Everything is written, and somebody else (a destination that shares the file) may use it from now on; reading and
    * writing fail until {@link activate}. Absent: the disk is only ever this machine's.
