@@ -16,10 +16,23 @@ export interface ProgramRun {
   readonly instructions: number
 }
 
+/** What the program `pace` says every 100 ms. */
+export interface Pace {
+  /** When it came, ms of this process's clock. */
+  readonly atMs: number
+  /** Of the guest's clock, 10 MHz. */
+  readonly ticks: number
+  readonly work: number
+  readonly pages: number
+}
+
 /** The console of a benchmark guest, wherever it runs. */
 export class BenchConsole {
   /** Sends to the guest; changes when the guest moves. */
   type: (text: string) => void
+  readonly paces: Pace[] = []
+  readonly #lines: string[] = []
+  /** Of a line that has not ended. */
   #text = ''
   #wake = () => {}
 
@@ -28,12 +41,21 @@ export class BenchConsole {
   }
 
   push(text: string): void {
-    this.#text += text
+    const lines = (this.#text + text).split('\n')
+    this.#text = lines.pop()!
+    for (const line of lines) {
+      if (!line.startsWith('+')) {
+        this.#lines.push(line.trim())
+        continue
+      }
+      const [ticks, work, pages] = line.slice(1).split(' ').map(Number) as [number, number, number]
+      this.paces.push({ atMs: performance.now(), ticks, work, pages })
+    }
     this.#wake()
   }
 
   async ready(): Promise<void> {
-    while ((await this.#line(30_000)) !== 'ready') {}
+    while ((await this.line(30_000)) !== 'ready') {}
   }
 
   /** Runs a program and waits for its end. @throws Error no answer in time, or a strange one */
@@ -52,22 +74,19 @@ export class BenchConsole {
   }
 
   async ended(program: string, timeoutMs = 60_000): Promise<ProgramRun> {
-    const line = await this.#line(timeoutMs)
+    const line = await this.line(timeoutMs)
     const [name, , checksum, ticks, instructions, ...rest] = line.replace(/^\.*/, '').split(' ')
     if (name !== program || rest.length > 0 || instructions === undefined)
       throw new Error(`the benchmark guest answered ${JSON.stringify(line)} to ${program}`)
     return { checksum: Number(checksum), seconds: Number(ticks) / 1e7, instructions: Number(instructions) }
   }
 
-  async #line(timeoutMs: number): Promise<string> {
+  /** The next line that nobody has taken. @throws Error the guest is silent */
+  async line(timeoutMs: number): Promise<string> {
     const deadline = performance.now() + timeoutMs
     for (;;) {
-      const end = this.#text.indexOf('\n')
-      if (end >= 0) {
-        const line = this.#text.slice(0, end).trim()
-        this.#text = this.#text.slice(end + 1)
-        return line
-      }
+      const line = this.#lines.shift()
+      if (line !== undefined) return line
       const left = deadline - performance.now()
       if (left <= 0) throw new Error(`the benchmark guest is silent; it last said ${JSON.stringify(this.#text)}`)
       await new Promise<void>((resolve) => {

@@ -37,6 +37,7 @@ export async function startSide(
   command: string,
   args: readonly string[],
   incoming: boolean,
+  env: Readonly<Record<string, string>> = {},
 ): Promise<Side> {
   const socket = join(folder, `${++sides}.qmp`)
   const options = [
@@ -46,7 +47,10 @@ export async function startSide(
     `unix:${socket},server=on,wait=off`,
     ...(incoming ? ['-incoming', 'defer'] : []),
   ]
-  const child = spawn(command, [...args, ...options], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const child = spawn(command, [...args, ...options], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    env: { ...process.env, ...env },
+  })
   child.stdin.on('error', () => {})
   const type = (text: string) => void child.stdin.write(text)
   const side = {

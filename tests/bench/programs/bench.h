@@ -36,6 +36,9 @@ static inline uint64_t now(void) {
 enum { RBR = 0, IER = 1, FCR = 2, LSR = 5, SCR = 7 };
 
 void put_char(char c);
+void put_number(uint64_t value);
+/* Waits for it; UART[LSR] & 1 says whether there is one. */
+char get_char(void);
 
 /* RAM from _end on belongs to the programs that say so; what is scratch lies between _scratch and there. */
 extern uint8_t _scratch[], _end[];
@@ -43,4 +46,4 @@ extern uint8_t _scratch[], _end[];
 /* Work of a size that `n` chooses; the result is a checksum. */
 typedef uint32_t program(uint32_t n);
 program crc, list, quicksort, sieve, matrix, dhry, state, interp, fib, nbody, nbody_unfused, stream, chase, mix;
-program fill, store, touch, mmio_burst, mmio_cold, beat, writer;
+program fill, store, touch, mmio_burst, mmio_cold, beat, writer, pace, faults;

@@ -16,7 +16,7 @@ compile() {
   "$cc" $flags "$@" -c "$source" -o "$object"
   objects="$objects $object"
 }
-for name in integer lists main memory mix mmio text; do compile $name $name.c; done
+for name in integer lists main memory mix mmio moving text; do compile $name $name.c; done
 compile nbody nbody.c -ffp-contract=fast
 compile nbody-unfused nbody.c -ffp-contract=off -DUNFUSED
 compile start start.S

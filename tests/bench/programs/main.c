@@ -13,6 +13,7 @@ static const struct {
   {"stream", stream}, {"chase", chase},       {"nbody-unfused", nbody_unfused}, {"mix", mix},
   {"fill", fill},     {"store", store},       {"touch", touch},          {"beat", beat},
   {"mmio-burst", mmio_burst},                 {"mmio-cold", mmio_cold}, {"writer", writer},
+  {"pace", pace},     {"faults", faults},
 };
 
 /* Spec: RISC-V PLIC; source 10 is the UART, context 0 is hart 0's M-mode. */
@@ -28,7 +29,7 @@ static void put(const char *text) {
   while (*text) put_char(*text++);
 }
 
-static void put_number(uint64_t value) {
+void put_number(uint64_t value) {
   char digits[24];
   int at = 23;
   digits[at] = 0;
@@ -38,7 +39,7 @@ static void put_number(uint64_t value) {
 }
 
 /* Bit 11 of mie wakes from WFI although interrupts are off. */
-static char get_char(void) {
+char get_char(void) {
   while (!(UART[LSR] & 1)) __asm__ volatile("wfi" ::: "memory");
   char c = UART[RBR];
   uint32_t source = PLIC(CLAIM);
