@@ -117,6 +117,9 @@ describe('trace events', { timeout: 120_000 }, () => {
         from.vm.migration.cancel()
         await expect(given).rejects.toThrow()
         from.vm.migration.setParameters({ 'max-bandwidth': 0 })
+        on(from.vm, 'background-snapshot')
+        await from.vm.migration.migrate(`file:${join(folder.path, 'background')}`)
+        from.vm.migration.setCapabilities([{ capability: 'background-snapshot', state: false }])
         await from.vm.migration.migrate(`file:${join(folder.path, 'stream')}`)
         await (await to.migration.incoming(`file:${join(folder.path, 'stream')}`)).done
         await expect(to.migration.migrate(`file:${folder.path}`)).rejects.toThrow()

@@ -46,6 +46,7 @@ const IMPLEMENTED: ReadonlySet<Capability> = new Set([
   'pause-before-switchover',
   'late-block-activate',
   'validate-uuid',
+  'background-snapshot',
 ])
 
 /** What cannot be on together, in the rules of 10.0 (and of 7.2 where only that has the capability). */
@@ -110,7 +111,10 @@ export class Capabilities {
     }
     for (const [capability, others] of CONFLICTS) {
       const other = next.has(capability) ? others.find((o) => next.has(o)) : undefined
-      if (other) throw new CapabilityError(capability, `cannot be on together with "${other}"`)
+      if (!other) continue
+      const said =
+        capability === 'background-snapshot' ? `Background-snapshot is not compatible with ${other}` : undefined
+      throw new CapabilityError(capability, `cannot be on together with "${other}"`, said)
     }
     for (const [capability, needed] of REQUIREMENTS) {
       if (next.has(capability) && !next.has(needed)) throw new CapabilityError(capability, `needs "${needed}"`)

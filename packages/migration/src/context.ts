@@ -14,6 +14,7 @@ import {
   type Transport,
   withLayer,
 } from '@ferryvm/core'
+import type { PageContents } from './background/memory-moment.ts'
 import type { Capabilities } from './capabilities.ts'
 import type { Colo } from './colo-link.ts'
 import { MigrationStateError, MigrationUriError } from './errors.ts'
@@ -43,7 +44,7 @@ export interface MigrationContext {
   /** See `MigrationOptions.drives`. */
   readonly drives: readonly BlockBackend[]
   /** For a migration that begins, over a channel that may move pages itself, or hold them in places of their own. */
-  encodings(channel: Channel): PageEncodings
+  encodings(channel: Channel, moment?: PageContents): PageEncodings
   readonly globalState: GlobalState
   /** The running outgoing migration's part of the RAM handler's hooks. */
   outgoing: { limited(): boolean; check(): void; synced(dirtiedPages: number, writtenPages: number): void } | undefined
@@ -108,6 +109,9 @@ export function checkTransport(
   transport: Transport<any>,
   uri: string,
 ): void {
+  if (capabilities.get('background-snapshot') && transport.scheme === 'rdma') {
+    throw new MigrationUriError(uri, 'a background snapshot goes into a stream; rdma: would read pages later')
+  }
   if (capabilities.get('mapped-ram')) {
     if (!transport.features.has('seekable')) throw new MigrationUriError(uri, 'mapped-ram needs a file: address')
     if (parameters.values['multifd-compression'] !== 'none' && capabilities.get('multifd')) {

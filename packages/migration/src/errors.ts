@@ -79,8 +79,9 @@ export class ReturnPathError extends FerryError {
 export class CapabilityError extends FerryError {
   readonly code = 'FERRY_MIGRATION_CAPABILITY'
   readonly capability: string
-  constructor(capability: string, problem: string) {
-    super(`capability "${capability}" ${problem}`)
+  /** @param said the whole message, where QEMU has one of its own */
+  constructor(capability: string, problem: string, said = `capability "${capability}" ${problem}`) {
+    super(said)
     this.capability = capability
   }
 }

@@ -36,6 +36,8 @@ export const trace = defineTraceEvents({
 
   migration_bitmap_sync_start: {},
   migration_bitmap_sync_end: { dirty_pages: 'u64' },
+  ram_write_tracking_ramblock_start: { block_id: 'str', page_size: 'size', addr: 'ptr', length: 'size' },
+  ram_write_tracking_ramblock_stop: { block_id: 'str', page_size: 'size', addr: 'ptr', length: 'size' },
   migration_throttle: {},
   cpu_throttle_set: { new_throttle_pct: 'int' },
   ram_save_page: { rbname: 'str', offset: 'u64', host: 'ptr' },

@@ -219,8 +219,9 @@ export function createMigration(options: MigrationOptions): Migration {
     isZero,
     compressions,
     drives: options.drives ?? [],
-    encodings: (channel) =>
+    encodings: (channel, moment) =>
       pageEncodings({
+        moment,
         memory: machine.memory,
         isZero,
         sender: channel.ramHooks?.sender,

@@ -9,6 +9,8 @@ import {
   type Transport,
 } from '@ferryvm/core'
 import { AutoConverge } from './auto-converge.ts'
+import { MemoryMoment } from './background/memory-moment.ts'
+import { saveInBackground } from './background/save-in-background.ts'
 import { Bandwidth } from './bandwidth.ts'
 import { primaryLink } from './colo-link.ts'
 import { configurationOf, giveDisks, type MigrationContext, takeDisks } from './context.ts'
@@ -43,7 +45,10 @@ export interface OutgoingStats {
   pagesPerSecond: number
 }
 
-/** One migration away from here: runs once. The guest runs on here unless it ended as `completed`. */
+/**
+ * One migration away from here: runs once. The guest runs on here unless it ended as `completed`; and in any case with the
+ * capability background-snapshot, which saves it as it is and takes nothing away.
+ */
 export class OutgoingMigration {
   readonly stats: OutgoingStats
   readonly bandwidth: Bandwidth
@@ -70,6 +75,8 @@ export class OutgoingMigration {
   readonly #forecaster: Forecaster
   #multifd: OutgoingMultifd | undefined
   #syncedMs = 0
+  /** With the capability background-snapshot. */
+  #moment: MemoryMoment | undefined
 
   constructor(context: MigrationContext) {
     this.#context = context
@@ -164,8 +171,12 @@ export class OutgoingMigration {
       const channel = await transport.connect(address, { signal, log, capabilities: capabilities.on })
       this.#channel = channel
       trace.migration_set_outgoing_channel({ ioc: 0, ioctype: transport.scheme, hostname: '', err: 0 })
-      const { encoders, multifd } = context.encodings(channel)
-      context.ramSaver.use(encoders)
+      if (capabilities.get('background-snapshot')) {
+        const { machine, isZero, ramSaver } = context
+        this.#moment = new MemoryMoment(machine.memory, isZero, (page) => ramSaver.sendSoon(page))
+      }
+      const { encoders, multifd } = context.encodings(channel, this.#moment)
+      context.ramSaver.use(encoders, { logged: this.#moment === undefined })
       this.#multifd = multifd
       signal.throwIfAborted()
       await multifd?.open(transport, address, { signal, log, capabilities: capabilities.on })
@@ -178,7 +189,7 @@ export class OutgoingMigration {
       await pair?.()
       this.#finish()
       context.ramSaver.cleanup()
-      if (!pair) context.machine.setRunState('postmigrate')
+      if (!pair && !this.#moment) context.machine.setRunState('postmigrate')
       context.setStatus('completed')
       await multifd?.close()
       await channel.close().catch(() => {})
@@ -189,6 +200,7 @@ export class OutgoingMigration {
     } finally {
       clearTimeout(this.#confirmTimer)
       this.#converge?.stop()
+      this.#moment?.[Symbol.dispose]()
       context.outgoing = undefined
       this.#continue = undefined
       seal[Symbol.dispose]()
@@ -224,6 +236,11 @@ export class OutgoingMigration {
     context.setStatus('active')
 
     this.bandwidth.restart()
+    if (this.#moment) {
+      await this.#saveInBackground(this.#moment, saver, f)
+      await this.#confirmWritten(channel)
+      return undefined
+    }
     this.#forecaster.restart()
     if (capabilities.get('auto-converge')) this.#converge = this.#autoConverge()
     const toPostcopy = await this.#iterate(saver)
@@ -256,17 +273,41 @@ export class OutgoingMigration {
     if (returnPath) {
       this.#phase = 'confirming'
       await returnPath
-    } else if (channel.finish) {
-      this.#phase = 'confirming'
-      await channel.finish()
-      signal.throwIfAborted()
-    }
+    } else await this.#confirmWritten(channel)
+  }
+
+  /** Where nobody answers. */
+  async #confirmWritten(channel: Channel): Promise<void> {
+    if (!channel.finish) return
+    this.#phase = 'confirming'
+    await channel.finish()
+    this.#abort.signal.throwIfAborted()
+  }
+
+  async #saveInBackground(moment: MemoryMoment, saver: StreamSaver, f: QEMUFileWriter): Promise<void> {
+    await saveInBackground({
+      context: this.#context,
+      moment,
+      signal: this.#abort.signal,
+      saver,
+      f,
+      resumed: (ms) => void (this.stats.downtimeMs = ms),
+      mayWrite: async () => {
+        this.bandwidth.limit = this.#context.parameters.values['max-bandwidth']
+        const window = this.bandwidth.tick()
+        if (window) this.#closeWindow(window)
+        if (!this.bandwidth.exceeded) return true
+        await this.#waitForWindow()
+        return false
+      },
+    })
   }
 
   /** Without its answer a destination that fails on the last, buffered bytes would take the guest with it. */
   #openReturnPath(channel: Channel, saver: StreamSaver): Promise<void> | undefined {
     const { capabilities, confirmCompletion } = this.#context
     const duplex = channel.features.has('shutdown')
+    if (this.#moment) return undefined // whoever reads it takes no guest over
     const wanted = capabilities.get('return-path') || capabilities.get('postcopy-ram')
     if (!wanted && !(confirmCompletion && duplex)) return undefined
     trace.open_return_path_on_source({})
@@ -408,7 +449,7 @@ export class OutgoingMigration {
   /** How the precopy goes on; undefined: it is over, or never began. */
   forecast(): MigrationForecast | undefined {
     const { capabilities, parameters } = this.#context
-    if (this.#phase !== 'sending' || this.#halt) return undefined
+    if (this.#phase !== 'sending' || this.#halt || this.#moment) return undefined
     return this.#forecaster.forecast({
       parameters: parameters.values,
       autoConverge: capabilities.get('auto-converge'),

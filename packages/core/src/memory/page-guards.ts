@@ -55,7 +55,7 @@ export class PageGuards {
 
   create(options: PageGuardOptions): PageGuard {
     const guard = new Guard(options, this.#bitmap.length, {
-      added: (page) => void Atomics.or(this.#bitmap, page >>> 5, 1 << (page & 31)),
+      added: (word, bits) => void Atomics.or(this.#bitmap, word, bits),
       released: (page) => this.#released(page),
       proceed: () => {
         this.#proceeding?.resolve()
@@ -111,7 +111,8 @@ export class PageGuards {
 
 /** What a guard tells those it belongs to. */
 interface GuardListener {
-  added(page: number): void
+  /** @param bits of that word of the bitmap */
+  added(word: number, bits: number): void
   released(page: number): void
   proceed(): void
   disposed(): void
@@ -138,11 +139,16 @@ class Guard implements PageGuard {
   }
 
   add(firstPage: number, pages: number): void {
-    for (let page = firstPage; page < firstPage + pages; page++) {
-      if (this.has(page)) continue
-      this.#pages[page >>> 5]! |= 1 << (page & 31)
-      this.count++
-      this.#told.added(page)
+    const end = firstPage + pages
+    for (let page = firstPage; page < end; ) {
+      const word = page >>> 5
+      const next = Math.min(end, (page | 31) + 1)
+      const run = next - page
+      const bits = (run === 32 ? -1 : ((1 << run) - 1) << (page & 31)) & ~this.#pages[word]!
+      this.#pages[word]! |= bits
+      for (let left = bits; left !== 0; left &= left - 1) this.count++
+      this.#told.added(word, bits)
+      page = next
     }
   }
 

@@ -29,7 +29,7 @@ export interface StreamSaverOptions {
  * live handlers.
  */
 export class StreamSaver {
-  readonly #f: QEMUFileWriter
+  #f: QEMUFileWriter
   readonly #registry: SaveStateRegistry
   readonly #settings: StreamSettings
   readonly #onSection: ((progress: SectionProgress) => void) | undefined
@@ -44,6 +44,11 @@ export class StreamSaver {
     this.#settings = { ...defaultStreamSettings, ...options.settings }
     this.#onSection = options.onSection
     this.#pageSize = options.targetPageBytes ?? 4096
+  }
+
+  /** What follows goes there. */
+  redirect(f: QEMUFileWriter): void {
+    this.#f = f
   }
 
   /** Header and CONFIGURATION. */

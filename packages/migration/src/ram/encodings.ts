@@ -1,4 +1,6 @@
 import type { Compressions, GuestMemory, RamHookSender, SeekableChannel, StreamSettings } from '@ferryvm/core'
+import type { PageContents } from '../background/memory-moment.ts'
+import { momentPages } from '../background/moment-pages.ts'
 import type { Capability } from '../capabilities.ts'
 import { CapabilityError } from '../errors.ts'
 import type { MultifdCompression } from '../multifd/multifd-packet.ts'
@@ -26,6 +28,8 @@ export interface EncodingRequest {
   readonly compressions: Compressions
   readonly settings: Partial<StreamSettings>
   readonly uuid: Uint8Array | undefined
+  /** Of a guest that goes on meanwhile: its memory as it was. */
+  readonly moment?: PageContents
 }
 
 /** How the pages of one outgoing migration travel. */
@@ -42,9 +46,10 @@ export function pageEncodings(request: EncodingRequest): PageEncodings {
   if (request.file) {
     const writers = capability('multifd') ? parameters['multifd-channels'] : 1
     const wanted = parameters['zero-page-detection'] === 'none' ? undefined : isZero
-    return { encoders: [new MappedPages(request.file, wanted, writers)] }
+    return { encoders: [new MappedPages(request.file, { isZero: wanted, writers, contents: request.moment })] }
   }
   const detection = parameters['zero-page-detection']
+  if (request.moment) return { encoders: [momentPages(request.moment, detection !== 'none')] }
   const zero = detection === 'none' ? [] : [zeroPages(isZero)]
   if (capability('multifd')) {
     const multifd = outgoingMultifd(request)

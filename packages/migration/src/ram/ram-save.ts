@@ -8,6 +8,8 @@ import { createZeroPageTest, type IsZeroPage } from './zero-page.ts'
 
 /** Work on the device thread between two turns of the event loop: harts wait that long for a device access at worst. */
 const TURN_MS = 1
+/** The same while every first write of a hart waits for this thread. */
+const GUARDED_TURN_MS = 0.25
 /** Pages between two looks at the clock. */
 const PAGES_PER_LOOK = 16
 /** A pass over dirty pages ends after this long, so that the engine can look at its rates. Spec: ram.md section 3. */
@@ -64,6 +66,10 @@ export class RamSaver {
   readonly #isZero: IsZeroPage
   #encoders: readonly PageEncoder[]
   #out: RamRecordWriter | undefined
+  /** Pages are sent as often as the guest writes them; otherwise once. */
+  #logged = true
+  /** Pages that go before the others. */
+  #soon: { readonly tracked: TrackedBlock; readonly page: number }[] = []
   #completing = false
   #blocks: TrackedBlock[] = []
   #totalBytes = 0
@@ -82,9 +88,24 @@ export class RamSaver {
     this.stats = { zeroPages: 0, normalPages: 0, bytes: 0, syncCount: 0, dirtyPagesRate: 0, dirtyPages: 0 }
   }
 
-  /** How the next migration's pages travel; without it, as ZERO and PAGE records. In the order in which they are asked. */
-  use(encoders: readonly PageEncoder[]): void {
+  /**
+   * How the next migration's pages travel; without it, as ZERO and PAGE records. In the order in which they are asked.
+   * @param logged false: every page is sent once, whatever the guest writes meanwhile
+   */
+  use(encoders: readonly PageEncoder[], { logged = true } = {}): void {
     this.#encoders = encoders
+    this.#logged = logged
+  }
+
+  /** The page goes next, if it has not been sent. @param page index in the whole of guest memory @returns whether it waits */
+  sendSoon(page: number): boolean {
+    const at = page * PAGE_BYTES
+    const tracked = this.#blocks.find(({ block }) => at >= block.offset && at < block.offset + block.sizeBytes)
+    if (!tracked) return false
+    const own = page - tracked.block.offset / PAGE_BYTES
+    if (!(tracked.dirty[own >>> 5]! & (1 << (own & 31)))) return false
+    this.#soon.push({ tracked, page: own })
+    return true
   }
 
   /** Counters of the encodings for `query-migrate`. */
@@ -142,13 +163,16 @@ export class RamSaver {
     this.#out = new RamRecordWriter(f)
     Object.assign(this.stats, { zeroPages: 0, normalPages: 0, bytes: 0, syncCount: 0, dirtyPagesRate: 0 })
     this.stats.dirtyPages = this.#blocks.reduce((sum, { pages }) => sum + pages, 0)
-    this.#source.memory.dirtyLog.enabled = true
-    this.#rateSince = performance.now()
-    await this.sync()
-    this.#rateFresh = 0
+    this.#soon = []
+    if (this.#logged) {
+      this.#source.memory.dirtyLog.enabled = true
+      this.#rateSince = performance.now()
+      await this.sync()
+      this.#rateFresh = 0
+    }
     const saver = this
     const session: RamSaveSession = {
-      blocks: this.#blocks.map(({ block }) => block),
+      blocks: this.blocks,
       stats: this.stats,
       get completing() {
         return saver.#completing
@@ -205,6 +229,15 @@ export class RamSaver {
     await this.#endOfSection(f, 'end')
   }
 
+  /** Every page was sent, each once: encoders write what they hold. No section is open. */
+  async end(): Promise<void> {
+    for (const encoder of this.#encoders) await encoder.sectionEnds?.('end', this.#out!)
+  }
+
+  get blocks(): readonly RamBlock[] {
+    return this.#blocks.map(({ block }) => block)
+  }
+
   /**
    * The guest is stopped, and the rest goes another way (postcopy): a last look at the dirty log.
    * @returns every block with the pages that the peer lacks, and encoders that send a page as it is
@@ -220,8 +253,9 @@ export class RamSaver {
 
   /** Stops the dirty log and forgets which pages were sent. */
   cleanup(): void {
-    this.#source.memory.dirtyLog.enabled = false
+    if (this.#logged) this.#source.memory.dirtyLog.enabled = false
     this.#blocks = []
+    this.#soon = []
     this.#out = undefined
     for (const encoder of this.#encoders) encoder.cleanup?.()
   }
@@ -237,7 +271,7 @@ export class RamSaver {
         if (pending) await pending
       }
       const now = performance.now()
-      if (now - this.#turnBegan > TURN_MS) {
+      if (now - this.#turnBegan > (this.#logged ? TURN_MS : GUARDED_TURN_MS)) {
         await nextTurn()
         this.#turnBegan = performance.now()
       }
@@ -250,6 +284,13 @@ export class RamSaver {
   #sendSome(): boolean | Promise<boolean> {
     let sent = 0
     for (let searched = 0; sent < PAGES_PER_LOOK && searched < PAGES_PER_SCAN && this.stats.dirtyPages > 0; ) {
+      const soon = this.#soon.pop()
+      if (soon) {
+        sent++
+        const pending = this.#takeAndSend(soon.tracked, soon.page)
+        if (pending) return pending.then(() => true)
+        continue
+      }
       const tracked = this.#blocks[this.#blockIndex]!
       const page = nextDirty(tracked.dirty, this.#page, Math.min(tracked.pages, this.#page + PAGES_PER_SCAN))
       searched += page - this.#page
@@ -261,16 +302,22 @@ export class RamSaver {
         const pending = this.#blockIndex === 0 ? this.#wrapped() : undefined
         if (pending) return pending.then(() => sent > 0)
       } else if (tracked.dirty[page >>> 5]! & (1 << (page & 31))) {
-        // The bit goes first: a write from now on sets it again in the log.
-        tracked.dirty[page >>> 5]! &= ~(1 << (page & 31))
-        this.stats.dirtyPages--
         this.#page++
         sent++
-        const pending = this.#sendPage(tracked.block, page * PAGE_BYTES)
+        const pending = this.#takeAndSend(tracked, page)
         if (pending) return pending.then(() => true)
       }
     }
     return sent > 0
+  }
+
+  #takeAndSend(tracked: TrackedBlock, page: number): void | Promise<void> {
+    const bit = 1 << (page & 31)
+    if (!(tracked.dirty[page >>> 5]! & bit)) return
+    // The bit goes first: a write from now on sets it again in the log.
+    tracked.dirty[page >>> 5]! &= ~bit
+    this.stats.dirtyPages--
+    return this.#sendPage(tracked.block, page * PAGE_BYTES)
   }
 
   #sendPage(block: RamBlock, offset: number): void | Promise<void> {

@@ -100,6 +100,7 @@ export function createFakeMachine(options: FakeMachineOptions = {}): FakeMachine
       const page = (guest.seed >>> 8) % pages
       const index = (ram.offset >>> 12) + page
       if (!writeTlb.has(index)) {
+        if (!memory.guards.claim(index)) continue
         memory.dirtyLog.mark(index)
         if (memory.dirtyLog.enabled) writeTlb.add(index)
       }

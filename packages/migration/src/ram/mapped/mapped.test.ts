@@ -70,7 +70,7 @@ async function saved(writers = 3) {
   const file = memoryFile()
   const from = guest()
   const saver = new RamSaver({ memory: from.m, migratableBlocks: () => from.blocks, flushWriteTlb: async () => {} })
-  const pages = new MappedPages(file.channel, from.isZero, writers)
+  const pages = new MappedPages(file.channel, { isZero: from.isZero, writers })
   saver.use([pages])
   const write = (at: number, value: number) => {
     from.big.bytes[at] = value
@@ -159,7 +159,7 @@ describe('mapped-ram (ram.md section 7)', () => {
       throw new Error('no space left')
     }
     const saver = new RamSaver({ memory: from.m, migratableBlocks: () => from.blocks, flushWriteTlb: async () => {} })
-    saver.use([new MappedPages(file.channel, from.isZero, 2)])
+    saver.use([new MappedPages(file.channel, { isZero: from.isZero, writers: 2 })])
     const f = createQEMUFileWriter(file.channel)
     await saver.setup(f)
     await expect(saver.iterate(f).then(() => saver.complete(f))).rejects.toThrow('no space left')
