@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises'
 import { Drive } from '@ferryvm/block/node'
 import { type BootFiles, VIRT_PROFILES, type VirtProfile, virtBoard } from '@ferryvm/board-virt'
 import type { BlockBackend, DeviceSpec, Logger, Machine, Plugin } from '@ferryvm/core'
@@ -6,6 +5,7 @@ import { embeddedGuestImage } from '@ferryvm/embedded-guest'
 import { createMachine } from '@ferryvm/machine'
 import { slirp, UserNet } from '@ferryvm/netdev'
 import type { Backends } from './backends.ts'
+import { openBootFile } from './boot-file.ts'
 import { DeviceCatalog } from './device-options.ts'
 import { isOn, type Keyvals, parseSize } from './keyval.ts'
 import { loadPlugin } from './plugins.ts'
@@ -60,7 +60,7 @@ export async function buildMachine(options: RunOptions, backends: Backends, log:
     }
     const machine = await createMachine(
       virtBoard({
-        ...(await bootFiles(options)),
+        ...bootFiles(options),
         profile: profile as VirtProfile,
         timerNudge: isOn(timerNudge),
         checkLoadOrder: isOn(checkLoadOrder),
@@ -79,21 +79,17 @@ export async function buildMachine(options: RunOptions, backends: Backends, log:
   }
 }
 
-async function bootFiles({ bios, kernel, initrd, append, guest }: RunOptions): Promise<BootFiles> {
+function bootFiles({ bios, kernel, initrd, append, guest }: RunOptions): BootFiles {
   const file = (option: string, path: string | undefined) =>
-    path === undefined
-      ? undefined
-      : readFile(path).catch((cause: Error) => {
-          throw new UsageError(`${option} ${path}: ${cause.message}`, { cause })
-        })
+    path === undefined ? undefined : openBootFile(option, path)
   if (!kernel && (!bios || bios === 'none')) {
     if (initrd || append) throw new UsageError(`${initrd ? '-initrd' : '-append'}: needs -kernel`)
     return { kernel: embeddedGuest(guest) }
   }
   if (Object.keys(guest).length > 0)
     throw new UsageError('-guest: only the embedded guest has parameters; leave out -kernel and -bios')
-  const firmware = bios === 'none' ? undefined : await file('-bios', bios)
-  return { bios: firmware, kernel: await file('-kernel', kernel), initrd: await file('-initrd', initrd), append }
+  const firmware = bios === 'none' ? undefined : file('-bios', bios)
+  return { bios: firmware, kernel: file('-kernel', kernel), initrd: file('-initrd', initrd), append }
 }
 
 /** @throws UsageError an unknown parameter, or one out of range */

@@ -49,6 +49,33 @@ describe('boot plan (virt-machine.md section 4)', () => {
     expect(plan.next).toBe(0x8040_0000)
   })
 
+  it('reads of a file that is not held only what it needs, when it needs it', () => {
+    const bytes = elf(
+      0x8040_0000,
+      0x8040_0100,
+      Uint8Array.from({ length: 64 }, (_, i) => i),
+      100,
+    )
+    const reads: number[][] = []
+    const kernel = {
+      sizeBytes: bytes.length,
+      read(offset: number, target: Uint8Array) {
+        reads.push([offset, target.length])
+        target.set(bytes.subarray(offset, offset + target.length))
+      },
+    }
+    const { segments, ...rest } = loadImage('-kernel', kernel, 0)
+    expect(reads).toEqual([
+      [0, 64],
+      [64, 56],
+    ])
+    expect(rest).toEqual({ start: 0x8040_0000, end: 0x8040_0000 + 100, entry: 0x8040_0100 })
+    const target = new Uint8Array(100).fill(0xff)
+    segments[0].source.readInto(target)
+    expect(reads.at(-1)).toEqual([120, 64])
+    expect([...target]).toEqual([...Array(64).keys(), ...Array(36).fill(0)])
+  })
+
   it('starts an ELF firmware at its entry only on 10.0', () => {
     const bios = elf(0x8000_0000, 0x8000_0040, file(64))
     expect(planBoot({ bios }, 128 * MiB, 'qemu-7.2').start).toBe(0x8000_0000)

@@ -1,5 +1,6 @@
 import { DeviceConfigError } from '@ferryvm/core'
-import { loadImage } from './elf.ts'
+import type { BootImage, ImageSource } from '@ferryvm/machine'
+import { type FileSource, loadImage, wholeFile } from './elf.ts'
 import { VIRT_PROFILES, type VirtProfile } from './profile.ts'
 
 export const RAM_BASE = 0x8000_0000
@@ -9,14 +10,14 @@ const alignDown = (n: number, to: number) => Math.floor(n / to) * to
 
 export interface BootFiles {
   /** Firmware; absent: none (the kernel starts in M-mode at the start of RAM). */
-  readonly bios?: Uint8Array
-  readonly kernel?: Uint8Array
-  readonly initrd?: Uint8Array
+  readonly bios?: Uint8Array | FileSource
+  readonly kernel?: Uint8Array | FileSource
+  readonly initrd?: Uint8Array | FileSource
   readonly append?: string
 }
 
 export interface BootPlan {
-  readonly images: readonly { readonly name: string; readonly at: number; readonly bytes: Uint8Array }[]
+  readonly images: readonly BootImage[]
   /** Where the reset vector jumps. */
   readonly start: number
   /** What fw_dynamic starts next; 0 without a kernel. */
@@ -33,23 +34,23 @@ export interface BootPlan {
 export function planBoot(files: BootFiles, ramBytes: number, profile: VirtProfile): BootPlan {
   const facts = VIRT_PROFILES[profile]
   const ramEnd = RAM_BASE + ramBytes
-  const images: { name: string; at: number; bytes: Uint8Array }[] = []
-  const place = (name: string, at: number, bytes: Uint8Array) => {
-    if (at < RAM_BASE || at + bytes.length > ramEnd) {
-      const wanted = `0x${at.toString(16)} to 0x${(at + bytes.length).toString(16)}`
+  const images: BootImage[] = []
+  const place = (name: string, at: number, source: ImageSource) => {
+    if (at < RAM_BASE || at + source.sizeBytes > ramEnd) {
+      const wanted = `0x${at.toString(16)} to 0x${(at + source.sizeBytes).toString(16)}`
       throw new DeviceConfigError(
         name,
         `needs ${wanted}; RAM is 0x${RAM_BASE.toString(16)} to 0x${ramEnd.toString(16)}`,
       )
     }
-    images.push({ name, at, bytes })
+    images.push({ name, at, bytes: source })
   }
 
   let start = RAM_BASE
   let firmwareEnd = RAM_BASE
   if (files.bios) {
     const bios = loadImage('-bios', files.bios, RAM_BASE)
-    for (const s of bios.segments) place('-bios', s.at, s.bytes)
+    for (const s of bios.segments) place('-bios', s.at, s.source)
     firmwareEnd = bios.end
     if (facts.startsAtEntry) start = bios.entry
   }
@@ -59,13 +60,14 @@ export function planBoot(files: BootFiles, ramBytes: number, profile: VirtProfil
   let initrd: BootPlan['initrd']
   if (files.kernel) {
     const kernel = loadImage('-kernel', files.kernel, files.bios ? alignUp(firmwareEnd, 2 * MiB) : RAM_BASE)
-    for (const s of kernel.segments) place('-kernel', s.at, s.bytes)
+    for (const s of kernel.segments) place('-kernel', s.at, s.source)
     next = kernel.start
     kernelEnd = kernel.end
     if (files.initrd) {
       const at = next + Math.min(ramBytes / 2, facts.initrdOffsetBytes)
-      place('-initrd', at, files.initrd)
-      initrd = { start: at, end: at + files.initrd.length }
+      const image = wholeFile(files.initrd)
+      place('-initrd', at, image)
+      initrd = { start: at, end: at + image.sizeBytes }
     }
   } else if (files.initrd || files.append !== undefined) {
     throw new DeviceConfigError(files.initrd ? '-initrd' : '-append', 'needs -kernel')

@@ -97,6 +97,33 @@ describe('createMachine', () => {
     ])
   })
 
+  it('reads an image again at every reset, and ends as fatal when the guest resets and it is gone', async () => {
+    let fails = false
+    let services!: MachineServices
+    const button = plain('button', (ctx) => {
+      services = ctx.machine
+    })
+    const bytes = {
+      sizeBytes: 3,
+      readInto(target: Uint8Array) {
+        if (fails) throw new RangeError('the file has changed')
+        target.set([1, 2, 3])
+      },
+    }
+    const images = [{ name: 'kernel', at: 0x8000_0010, bytes }]
+    await using machine = await createMachine(config([button({})], [], { images }))
+    const { bytes: ram } = machine.memory.blocks[0]!
+    expect([...ram.subarray(0x10, 0x14)]).toEqual([1, 2, 3, 0])
+    ram.fill(9)
+    await machine.reset()
+    expect([...ram.subarray(0x0f, 0x14)]).toEqual([9, 1, 2, 3, 9])
+    fails = true
+    await expect(machine.reset()).rejects.toThrow('the file has changed')
+    const fatal = new Promise<Error>((resolve) => machine.on('fatal', resolve))
+    services.requestReset('guest-reset')
+    expect((await fatal).message).toBe('the file has changed')
+  })
+
   it('sends virtual time so that a receiver whose mtime has no delta computes ours', async () => {
     await using machine = await createMachine(config([]))
     const entry = machine.sections.entries().find((e) => e.idstr === 'timer')!

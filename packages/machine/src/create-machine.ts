@@ -27,7 +27,7 @@ import {
   VirtualClock,
   whenPagesArrive,
 } from '@ferryvm/core'
-import type { MachineConfig } from './machine-config.ts'
+import type { BootImage, ImageSource, MachineConfig } from './machine-config.ts'
 import { parseProps } from './parse-props.ts'
 import { PlatformBus } from './platform-bus.ts'
 import { registerTimerSection } from './timer-section.ts'
@@ -213,29 +213,27 @@ class VirtualMachine implements Machine {
       hook(d.id, 'reset', () => (d.device.reset ? d.device.reset() : d.resetState()))
     }
     for (const image of this.#config.images ?? []) {
-      const bytes = typeof image.bytes === 'function' ? image.bytes() : image.bytes
-      this.#loadImage(image.name, image.at, bytes)
+      this.#loadImage(image.name, image.at, imageSource(image))
     }
   }
 
   /** What is still on its way would otherwise arrive on top of an image. @throws PageMissingError */
   #demandImages(): void {
     if (this.memory.missing.count === 0) return
-    for (const { at, bytes } of this.#config.images ?? []) {
-      this.physical.demand(at, (typeof bytes === 'function' ? bytes() : bytes).length)
-    }
+    for (const image of this.#config.images ?? []) this.physical.demand(image.at, imageSource(image).sizeBytes)
   }
 
   /** Writes into ROM too, which the physical map would not. */
-  #loadImage(name: string, at: number, bytes: Uint8Array): void {
-    const mapping = this.physical.ramMappings().find((m) => at >= m.base && at + bytes.length <= m.base + m.sizeBytes)
+  #loadImage(name: string, at: number, source: ImageSource): void {
+    const { sizeBytes } = source
+    const mapping = this.physical.ramMappings().find((m) => at >= m.base && at + sizeBytes <= m.base + m.sizeBytes)
     if (!mapping) {
-      throw new DeviceConfigError(name, `${bytes.length} bytes at 0x${at.toString(16)} do not fit into guest memory`)
+      throw new DeviceConfigError(name, `${sizeBytes} bytes at 0x${at.toString(16)} do not fit into guest memory`)
     }
     const offset = at - mapping.base
-    this.memory.willWrite(mapping.block.offset + offset, bytes.length)
-    mapping.block.bytes.set(bytes, offset)
-    this.memory.written(mapping.block.offset + offset, bytes.length)
+    this.memory.willWrite(mapping.block.offset + offset, sizeBytes)
+    source.readInto(mapping.block.bytes.subarray(offset, offset + sizeBytes))
+    this.memory.written(mapping.block.offset + offset, sizeBytes)
   }
 
   async #fatal(error: Error): Promise<void> {
@@ -367,7 +365,7 @@ class VirtualMachine implements Machine {
       },
       requestReset: (reason) => {
         this.#log.debug('reset requested', { deviceId, reason })
-        void this.#reset(true, reason)
+        this.#reset(true, reason).catch((error) => this.#fatal(error))
       },
       requestShutdown: (reason, exitCode) => void this.shutdown(reason, exitCode),
     }
@@ -407,4 +405,10 @@ function hook<T>(device: string, name: string, run: () => T): T {
   } catch (cause) {
     return wrap(cause)
   }
+}
+
+function imageSource({ bytes }: BootImage): ImageSource {
+  if (typeof bytes !== 'function' && !(bytes instanceof Uint8Array)) return bytes
+  const held = typeof bytes === 'function' ? bytes() : bytes
+  return { sizeBytes: held.length, readInto: (target) => target.set(held) }
 }

@@ -1,6 +1,6 @@
 /** Builds a machine from a CPU, buses and devices: `await createMachine({ name, cpu, ram, devices })`. */
 export { createMachine } from './create-machine.ts'
-export type { BootImage, MachineConfig, RamConfig } from './machine-config.ts'
+export type { BootImage, ImageSource, MachineConfig, RamConfig } from './machine-config.ts'
 export { parseProps } from './parse-props.ts'
 export { addKallsyms } from './profiler/kallsyms.ts'
 export type { Place } from './profiler/places.ts'

@@ -6,7 +6,14 @@ export interface BootImage {
   /** Guest-physical address; must lie in RAM or ROM. */
   readonly at: number
   /** A function is asked anew at every reset (a device tree with a fresh random seed). */
-  readonly bytes: Uint8Array | (() => Uint8Array)
+  readonly bytes: Uint8Array | (() => Uint8Array) | ImageSource
+}
+
+/** Bytes that nothing holds between two resets: a kernel is tens of megabytes, and is in a file anyway. */
+export interface ImageSource {
+  readonly sizeBytes: number
+  /** @param target guest memory, `sizeBytes` of it @throws what keeps the machine from being reset */
+  readInto(target: Uint8Array): void
 }
 
 export interface RamConfig {

@@ -71,8 +71,11 @@ export interface HartImports {
 export interface DecodedCode {
   /** Decodes the instruction at a slot of the page in force. */
   decode(slot: number): void
-  /** @param slots memory offset of a fresh or recycled page of PAGE_SLOT_BYTES */
-  initPage(slots: number): void
+  /**
+   * @param slots memory offset of PAGE_SLOT_BYTES
+   * @param fresh they are zero, and stay untouched: the host gives memory only to what is decoded
+   */
+  initPage(slots: number, fresh: boolean): void
   /** Bytes [offset, offset + bytes) of the page were overwritten: forget every instruction that overlaps them. */
   clearSlots(slots: number, offset: number, bytes: number): void
   /** Guest memory is longer than before: instructions may lie in what is new. */

@@ -97,8 +97,8 @@ export class SlotDecoder implements DecodedCode {
     return /[mM]/.test(row.format.syntax) ? operands.rm : operands.imm
   }
 
-  initPage(slots: number): void {
-    new Uint8Array(this.#view.buffer, slots, PAGE_SLOT_BYTES).fill(0)
+  initPage(slots: number, fresh: boolean): void {
+    if (!fresh) new Uint8Array(this.#view.buffer, slots, PAGE_SLOT_BYTES).fill(0)
     for (let end = SLOTS_PER_PAGE; end < SLOTS_PER_PAGE + 2; end++) {
       this.#view.setUint32(slots + end * SLOT_BYTES, SPECIAL_HANDLER.pageEnd, true)
     }

@@ -78,7 +78,7 @@ export function flatHart({ overrides = {}, compiles = false }: FlatOptions = {})
     if (slots === undefined) {
       slots = HART_BASE + HART_AREA.pool + pages.size * PAGE_SLOT_BYTES
       pages.set(page, slots)
-      interpreter.code.initPage(slots)
+      interpreter.code.initPage(slots, false)
     }
     view.setBigInt64(at(LAYOUT.pageVaddr), BigInt(page), true)
     view.setUint32(at(LAYOUT.pageSlots32), slots, true)

@@ -106,7 +106,8 @@ export class CodePages {
 
   #take(page: number): number {
     let place = this.#used
-    if (place < this.#pages.length) {
+    const fresh = place < this.#pages.length
+    if (fresh) {
       this.#used++
     } else {
       place = this.#next
@@ -118,7 +119,7 @@ export class CodePages {
     }
     this.#hart.count(COUNTER.decodedPages)
     const slots = this.#pool + place * PAGE_SLOT_BYTES
-    this.#code.initPage(slots)
+    this.#code.initPage(slots, fresh)
     this.#pages[place] = page
     this.#places[page] = place + 1
     this.#writes[place] = 0
