@@ -1,5 +1,6 @@
-import type { Logger, QEMUFileReader, RunState } from '@ferryvm/core'
+import type { Logger, Machine, QEMUFileReader, RunState } from '@ferryvm/core'
 import type { Colo, ColoMode, ColoPrimaryLink, ColoReason, ColoSecondaryLink, ColoStatus } from '@ferryvm/migration'
+import { trace } from './colo-trace.ts'
 import { ColoCheckpointError, ColoFencedError, ColoProtocolError, ColoStateError } from './errors.ts'
 import type { ColoGuard } from './guard/guard.ts'
 import { expect, receiveDeviceState, send, sendDeviceState } from './messages.ts'
@@ -69,6 +70,17 @@ function listenTo(reader: QEMUFileReader): Ear {
   return ear
 }
 
+/** For a checkpoint. */
+async function pause(machine: Machine): Promise<void> {
+  await machine.stop('colo')
+  trace.colo_vm_state_change({ old: 'run', new: 'stop' })
+}
+
+function resume(machine: Machine): void {
+  machine.start()
+  trace.colo_vm_state_change({ old: 'stop', new: 'run' })
+}
+
 /** What ends the loop of checkpoints on purpose. */
 class Ended extends Error {}
 
@@ -106,7 +118,7 @@ class ColoSession implements Colo {
     if (this.#mode === 'none') throw new ColoStateError('x-colo-lost-heartbeat: this machine is not in COLO')
     if (this.#failover !== 'none') throw new ColoStateError('x-colo-lost-heartbeat: a failover is under way already')
     if (this.#mode === 'secondary' && !this.#complete) throw new ColoStateError(`x-colo-lost-heartbeat: ${INCOMPLETE}`)
-    this.#failover = 'require'
+    this.#setFailover('require')
     this.#reason = 'processing'
     this.#requested.resolve()
     void this.#close?.(new Ended('a failover was asked for'))
@@ -163,11 +175,11 @@ class ColoSession implements Colo {
     machine.memory.dirtyLog.enabled = true
     machine.setRunState('colo')
     try {
-      if (runs) machine.start()
+      if (runs) resume(machine)
       await send(writer, 'checkpoint-ready')
       for (;;) {
         await expect(reader, 'checkpoint-request')
-        await machine.stop('colo')
+        await pause(machine)
         await send(writer, 'checkpoint-reply')
         await expect(reader, 'vmstate-send')
         await link.receiveMemory(cache)
@@ -175,7 +187,7 @@ class ColoSession implements Colo {
         await send(writer, 'vmstate-received')
         // The primary may die from here on: what it let out needs this checkpoint, so it is taken in any case.
         await this.#commit(link, cache, devices)
-        if (runs) machine.start()
+        if (runs) resume(machine)
         await send(writer, 'vmstate-loaded')
       }
     } catch (error) {
@@ -252,7 +264,7 @@ class ColoSession implements Colo {
     const { machine, reader, writer } = link
     const began = performance.now()
     const from = writer.position
-    await machine.stop('colo')
+    await pause(machine)
     await send(writer, 'vmstate-send')
     const ear = listenTo(reader)
     await link.sendMemory()
@@ -266,7 +278,7 @@ class ColoSession implements Colo {
     await expect(reader, 'vmstate-received')
     await expect(reader, 'vmstate-loaded')
     if (this.#guard?.overtaken) throw new ColoFencedError('the secondary has taken over')
-    if (this.#interrupted === 'running') machine.start()
+    if (this.#interrupted === 'running') resume(machine)
     else machine.setRunState(this.#interrupted)
     machine.output.release()
     this.#options.onCheckpoint?.({
@@ -307,15 +319,20 @@ class ColoSession implements Colo {
       await this.#end(mode, 'error')
       throw cause
     }
-    this.#failover = 'active'
+    this.#setFailover('active')
     if (machine.runState === 'colo') {
-      if (this.#interrupted === 'running') machine.start()
+      if (this.#interrupted === 'running') resume(machine)
       else machine.setRunState(this.#interrupted)
     }
     machine.output.open()
-    this.#failover = 'completed'
+    this.#setFailover('completed')
     await this.#end(mode, 'request')
     log.warn(`COLO: this machine goes on alone (${reason.message})`)
+  }
+
+  #setFailover(status: FailoverStatus): void {
+    this.#failover = status
+    trace.colo_failover_set_state({ new_state: status })
   }
 
   async #mayGoOn(log: Logger, reason: Error): Promise<void> {

@@ -1,4 +1,5 @@
 import { type QEMUFileReader, type QEMUFileWriter, StreamTruncatedError } from '@ferryvm/core'
+import { trace } from './colo-trace.ts'
 import { ColoProtocolError } from './errors.ts'
 
 /** Ids on the wire, be32. Spec: protocol.md section 10. */
@@ -17,6 +18,7 @@ export type ColoMessage = (typeof MESSAGES)[number]
 export const MAX_DEVICE_STATE_BYTES = 64 << 20
 
 export async function send(f: QEMUFileWriter, message: ColoMessage): Promise<void> {
+  trace.colo_send_message({ msg: message })
   f.putBe32(MESSAGES.indexOf(message))
   await f.flush()
 }
@@ -30,6 +32,7 @@ export async function sendDeviceState(
   bytes: Uint8Array,
   beforeLast: () => Promise<void>,
 ): Promise<void> {
+  trace.colo_send_message({ msg: 'vmstate-size' })
   f.putBe32(MESSAGES.indexOf('vmstate-size'))
   f.putBe64(BigInt(bytes.length))
   f.putBuffer(bytes.subarray(0, -1))
@@ -45,6 +48,7 @@ export async function expect(f: QEMUFileReader, message: ColoMessage): Promise<v
   await need(f, 4)
   const id = f.getBe32()
   const got = MESSAGES[id]
+  if (got) trace.colo_receive_message({ msg: got })
   if (got === message) return
   throw new ColoProtocolError(
     `expected ${message} and got ${got ?? `an unknown message, ${id}`} (offset 0x${at.toString(16)})`,

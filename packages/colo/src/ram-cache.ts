@@ -1,5 +1,6 @@
 import { type Machine, nextTurn, PAGE_BYTES, type RamBlock } from '@ferryvm/core'
 import type { PageSink } from '@ferryvm/migration'
+import { trace } from './colo-trace.ts'
 
 /** Work between two turns of the event loop, ms. */
 const TURN_MS = 4
@@ -46,6 +47,8 @@ export class RamCache implements PageSink {
   /** Makes the guest's memory what the cache says. The machine is stopped. @returns pages */
   async flush(): Promise<number> {
     let pages = 0
+    if (trace.colo_flush_ram_cache_begin.enabled)
+      trace.colo_flush_ram_cache_begin({ dirty_pages: this.#changedPages() })
     let began = performance.now()
     for (const { block, bytes, changed } of this.#blocks.values()) {
       for (let word = 0; word < changed.length; word++) {
@@ -64,6 +67,15 @@ export class RamCache implements PageSink {
           began = performance.now()
         }
       }
+    }
+    trace.colo_flush_ram_cache_end({})
+    return pages
+  }
+
+  #changedPages(): number {
+    let pages = 0
+    for (const { changed } of this.#blocks.values()) {
+      for (let bits of changed) for (; bits !== 0; bits &= bits - 1) pages++
     }
     return pages
   }

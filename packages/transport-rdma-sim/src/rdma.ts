@@ -13,6 +13,7 @@ import { ControlConnection } from './protocol/control-connection.ts'
 import { RamReceiver } from './protocol/ram-receiver.ts'
 import { RamSender } from './protocol/ram-sender.ts'
 import { RdmaChannel } from './protocol/rdma-channel.ts'
+import { trace } from './protocol/rdma-trace.ts'
 import { socketFabric } from './software/socket-fabric.ts'
 import { softwareDevice } from './software/software-device.ts'
 import { RdmaConnectError } from './verbs/errors.ts'
@@ -82,7 +83,9 @@ async function connect(
   const wanted = options.pinAll ?? context.capabilities?.has('rdma-pin-all') ?? false
   const open = async (timeoutMs: number): Promise<[ControlConnection, { pinAll: boolean }]> => {
     const control = new ControlConnection(device)
+    trace.rdma_start_outgoing_migration_after_rdma_source_init({})
     try {
+      if (wanted) trace.qemu_rdma_connect_pin_all_requested({})
       const connection = await device.connections.connect(address, {
         queuePair: control.queuePair,
         privateData: connectionParameters({ pinAll: wanted }),
@@ -92,7 +95,10 @@ async function connect(
         signal: context.signal,
       })
       control.connected(connection)
-      return [control, readConnectionParameters(connection.privateData)]
+      const agreed = readConnectionParameters(connection.privateData)
+      trace.qemu_rdma_connect_pin_all_outcome({ pin: agreed.pinAll })
+      trace.rdma_start_outgoing_migration_after_rdma_connect({})
+      return [control, agreed]
     } catch (error) {
       await control.close()
       throw error
@@ -124,7 +130,10 @@ async function listen(
   if (wanted.host === '') {
     log.warn(`rdma::${wanted.port} listens for this host only; to let others in, name an address (0.0.0.0 for all)`)
   }
+  trace.rdma_start_incoming_migration({})
+  trace.rdma_start_incoming_migration_after_dest_init({})
   const below = await device.connections.listen(wanted, { signal })
+  trace.rdma_start_incoming_migration_after_rdma_listen({})
   const ready: Channel[] = []
   let wake = () => {}
   let closed = false
@@ -138,9 +147,11 @@ async function listen(
   }
   const accept = async (request: ConnectionRequest): Promise<void> => {
     let control: ControlConnection | undefined
+    trace.qemu_rdma_accept_incoming_migration({})
     try {
       if (ready.length >= BACKLOG) throw new RdmaConnectError(undefined, 'nobody takes the connections that are there')
       const { pinAll } = readConnectionParameters(request.privateData)
+      trace.qemu_rdma_accept_pin_state({ pin: pinAll })
       control = new ControlConnection(device)
       const connection = await request.accept({
         queuePair: control.queuePair,
@@ -149,6 +160,7 @@ async function listen(
         receiverNotReadyRetryCount: RECEIVER_NOT_READY_RETRY_COUNT,
       })
       control.connected(connection)
+      trace.qemu_rdma_accept_incoming_migration_accepted({})
       const first = half
       if (first) {
         if (first.incoming.remoteAddress !== connection.remoteAddress) {

@@ -1,7 +1,7 @@
 import { isIP, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { checkServerIdentity, connect, createServer, type DetailedPeerCertificate, type TLSSocket } from 'node:tls'
-import { type Channel, ChannelClosedError, type ChannelLayer } from '@ferryvm/core'
+import { type Channel, ChannelClosedError, type ChannelLayer, defineTraceEvents } from '@ferryvm/core'
 import { fromDuplex } from '@ferryvm/core/node'
 import type { Authorization } from './authz/authorization.ts'
 import { toDuplex } from './channel-duplex.ts'
@@ -10,6 +10,15 @@ import { distinguishedName } from './distinguished-name.ts'
 import { TlsCredentialsError, TlsHandshakeError } from './errors.ts'
 import { RecordTail, SocketTail, type StreamTail } from './record-tail.ts'
 import { handshakeError, hostNameError } from './refusal.ts'
+
+const trace = defineTraceEvents({
+  migration_tls_outgoing_handshake_start: { hostname: 'str' },
+  migration_tls_outgoing_handshake_error: { err: 'str' },
+  migration_tls_outgoing_handshake_complete: {},
+  migration_tls_incoming_handshake_start: {},
+  migration_tls_incoming_handshake_error: { err: 'str' },
+  migration_tls_incoming_handshake_complete: {},
+})
 
 export interface TlsOptions {
   /** Of one end, or of both. */
@@ -42,13 +51,33 @@ export function tls(options: TlsOptions): ChannelLayer {
       const { duplex, tail } = wireOf(channel)
       const start = role === 'client' ? startClient : startServer
       const ended = () => handshakeError({ code: 'ECONNRESET' }, credentials)
+      const told = traced(role, hostname ?? '')
       const secure = await handshake(duplex, signal, handshakeTimeoutMs, ended, (done, fail) =>
         start(duplex, credentials, { hostname: hostname ?? '', authorization }, done, fail),
-      )
+      ).then(...told)
       tail.handshakeIsOver()
       return new TlsChannel(secure, channel, tail, role)
     },
   }
+}
+
+/** @returns what to do when the handshake is over, and when it has failed */
+function traced(role: TlsEndpoint, hostname: string): [(secure: Channel) => Channel, (error: Error) => never] {
+  const client = role === 'client'
+  if (client) trace.migration_tls_outgoing_handshake_start({ hostname })
+  else trace.migration_tls_incoming_handshake_start({})
+  return [
+    (secure) => {
+      if (client) trace.migration_tls_outgoing_handshake_complete({})
+      else trace.migration_tls_incoming_handshake_complete({})
+      return secure
+    },
+    (error) => {
+      if (client) trace.migration_tls_outgoing_handshake_error({ err: error.message })
+      else trace.migration_tls_incoming_handshake_error({ err: error.message })
+      throw error
+    },
+  ]
 }
 
 /** A socket of Node itself where there is one: encryption works on it without JavaScript for each record. */

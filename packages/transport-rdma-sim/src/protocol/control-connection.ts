@@ -19,6 +19,7 @@ import {
   readControlHeader,
   writeControlHeader,
 } from './control-message.ts'
+import { trace } from './rdma-trace.ts'
 
 /** Signalled writes that may be outstanding. Spec: protocol.md section 11. */
 export const MAX_OUTSTANDING_WRITES = 512
@@ -155,7 +156,11 @@ export class ControlConnection {
     return this.#exclusive(async () => {
       await this.#credit()
       await this.#post({ type, repeat }, data)
-      return this.#expect(answer)
+      const desc = controlName(answer)
+      trace.qemu_rdma_exchange_send_waiting({ desc })
+      const message = await this.#expect(answer)
+      trace.qemu_rdma_exchange_send_received({ desc })
+      return message
     })
   }
 
@@ -230,8 +235,10 @@ export class ControlConnection {
         // A full queue: the goodbye has to do.
       }
     }
+    trace.qemu_rdma_close({})
     const connection = this.#connection
     if (connection) {
+      trace.qemu_rdma_cleanup_disconnect({})
       // What is outstanding to a peer that does not answer is not waited for.
       const timer = setTimeout(() => this.queuePair.modify('error'), GOODBYE_MS)
       await connection.disconnect()
@@ -256,6 +263,7 @@ export class ControlConnection {
   }
 
   async #expect(type: ControlType): Promise<ControlMessage> {
+    trace.qemu_rdma_exchange_get_response_start({ desc: controlName(type) })
     const message = await this.#next()
     if (message.type === type) return message
     const problem = `it arrived where ${controlName(type)} was due`
@@ -281,6 +289,7 @@ export class ControlConnection {
     }
     writeControlHeader(bytes, { ...header, length: at - CONTROL_HEADER_BYTES })
     const { address, lkey } = region
+    trace.qemu_rdma_post_send_control({ desc: controlName(header.type) })
     try {
       this.queuePair.postSend({ id: WorkId.SEND, opcode: 'send', gather: [{ address, lkey, length: at }] })
     } catch (error) {
@@ -311,6 +320,7 @@ export class ControlConnection {
     const kind = id & KIND_MASK
     if (kind >= WorkId.RECEIVE) this.#posted--
     if (status === 'success') {
+      this.#tell(kind, id)
       if (kind === WorkId.WRITE) this.onWritten?.(Number((id >> BLOCK_SHIFT) & 0x3fffn), Number(id >> CHUNK_SHIFT))
       else if (kind === WorkId.SEND) this.#sends.shift()?.resolve()
       else this.#message(Number(kind - WorkId.RECEIVE), completion)
@@ -320,6 +330,16 @@ export class ControlConnection {
     if (kind === WorkId.SEND) this.#sends.shift()?.reject(this.#failure ?? this.#goodbye ?? error)
     if (status === 'work-request-flushed') this.#broke()
     else this.#fail(error)
+  }
+
+  #tell(kind: bigint, id: bigint): void {
+    const left = this.#sends.length
+    if (kind >= WorkId.RECEIVE) trace.qemu_rdma_poll_recv({ comp: kind, id, sent: left })
+    else if (kind !== WorkId.WRITE) trace.qemu_rdma_poll_other({ comp: kind, left })
+    else if (trace.qemu_rdma_poll_write.enabled) {
+      const [block, chunk] = [(id >> BLOCK_SHIFT) & 0x3fffn, id >> CHUNK_SHIFT]
+      trace.qemu_rdma_poll_write({ comp: kind, left, block, chunk, local: 0, remote: 0 })
+    }
   }
 
   /** Something else has failed and says why, in this turn. If nothing does, the queue pair broke by itself. */

@@ -4,6 +4,7 @@ import type { MemoryRegion, RdmaDevice } from '../verbs/verbs.ts'
 import { CHUNK_BYTES, chunkCount, chunkEnd, chunkOf } from './chunks.ts'
 import type { ControlConnection, ControlMessage } from './control-connection.ts'
 import { ControlType, controlName, MAX_COMMANDS } from './control-message.ts'
+import { trace } from './rdma-trace.ts'
 import {
   compress,
   decodeRecords,
@@ -33,9 +34,13 @@ export class RamReceiver implements RamHookReceiver {
 
   async receive(blocks: readonly RamBlock[]): Promise<void> {
     for (;;) {
+      trace.rdma_registration_handle_wait({})
       const message = await this.#connection.receive()
       try {
-        if (message.type === ControlType.REGISTER_FINISHED) return
+        if (message.type === ControlType.REGISTER_FINISHED) {
+          trace.rdma_registration_handle_finished({})
+          return
+        }
         await this.#serve(message, blocks)
       } catch (error) {
         throw error instanceof RdmaProtocolError ? this.#connection.fail(error) : error
@@ -54,10 +59,12 @@ export class RamReceiver implements RamHookReceiver {
         for (const [i, record] of decodeRecords(compress, type, data, repeat).entries()) this.#fill(record, i)
         return
       case ControlType.REGISTER_REQUEST: {
+        trace.rdma_registration_handle_register({ requests: repeat })
         const results = decodeRecords(register, type, data, repeat).map((record, i) => this.#register(record, i))
         return this.#connection.answer(ControlType.REGISTER_RESULT, [encodeRecords(registerResult, results)], repeat)
       }
       case ControlType.UNREGISTER_REQUEST:
+        trace.rdma_registration_handle_unregister({ requests: repeat })
         for (const [i, record] of decodeRecords(register, type, data, repeat).entries()) this.#unregister(record, i)
         return this.#connection.answer(ControlType.UNREGISTER_FINISHED)
       default:
@@ -72,7 +79,13 @@ export class RamReceiver implements RamHookReceiver {
       const problem = `the stream has listed ${blocks.length} blocks; 1 to ${MAX_COMMANDS} can be named`
       throw new RdmaProtocolError('RAM_BLOCKS_REQUEST', problem, 4)
     }
+    trace.rdma_registration_handle_ram_blocks({})
     this.#blocks = blocks
+    for (const [index, { idstr: name, offset, sizeBytes: length }] of blocks.entries()) {
+      trace.rdma_block_notification_handle({ name, index })
+      const facts = { name, offset, length, local_host_addr: offset, src_index: index }
+      trace.rdma_registration_handle_ram_blocks_loop(facts)
+    }
     this.#regions = blocks.map(({ bytes }) => (this.#pinAll ? [this.#pin(bytes)] : []))
     const results = blocks.map((block, i) => ({
       remoteHostAddress: this.#device.addressOf(block.bytes),
@@ -95,6 +108,7 @@ export class RamReceiver implements RamHookReceiver {
       )
     }
     const at = this.#within(block, record.offset, `${name}.offset`, compress, i, 8)
+    trace.rdma_registration_handle_compress({ length: record.length, index: record.block, offset: at })
     if (record.length === 0n || record.length > BigInt(block.sizeBytes - at)) {
       const problem = `${record.length} bytes from 0x${at.toString(16)} of ${block.idstr}, which has ${block.sizeBytes}`
       throw new RdmaProtocolError(`${name}.length`, problem, recordOffset(compress, i, 16))
@@ -130,6 +144,9 @@ export class RamReceiver implements RamHookReceiver {
         recordOffset(register, i, 16),
       )
     }
+    const { block: index, address: addr } = record
+    trace.rdma_registration_handle_register_loop({ req: i, index, addr, chunks: record.chunks })
+    trace.rdma_registration_handle_register_rkey({ rkey: regions[chunk].rkey })
     return { rkey: regions[chunk].rkey, hostAddress: this.#device.addressOf(block.bytes) }
   }
 
@@ -142,7 +159,10 @@ export class RamReceiver implements RamHookReceiver {
       const problem = `chunk ${record.address} of ${block.idstr} is not registered`
       throw new RdmaProtocolError(`${name}.chunk`, problem, recordOffset(register, i))
     }
+    const { block: index, address } = record
+    trace.rdma_registration_handle_unregister_loop({ count: i, index, chunk: address })
     region.deregister()
+    trace.rdma_registration_handle_unregister_success({ chunk: address })
     regions[Number(record.address)] = undefined
   }
 

@@ -4,6 +4,7 @@ import type { MemoryRegion } from '../verbs/verbs.ts'
 import { CHUNK_BYTES, chunkCount, chunkEnd, chunkOf } from './chunks.ts'
 import { type ControlConnection, MAX_OUTSTANDING_WRITES } from './control-connection.ts'
 import { ControlType, MAX_COMMANDS } from './control-message.ts'
+import { trace } from './rdma-trace.ts'
 import {
   compress,
   type DestBlock,
@@ -66,6 +67,7 @@ export class RamSender implements RamHookSender {
   }
 
   async begin(phase: RamPhase, blocks: readonly RamBlock[]): Promise<void> {
+    trace.rdma_registration_start({ flags: PHASE_FLAGS[phase] })
     if (phase === 'setup') await this.#exchangeBlocks(blocks)
   }
 
@@ -81,13 +83,15 @@ export class RamSender implements RamHookSender {
     if (run) return this.#write(run)
   }
 
-  async end(): Promise<void> {
+  async end(phase: RamPhase): Promise<void> {
     const run = this.#run
     this.#run = undefined
     if (run) await this.#write(run)
     while (this.#outstanding > 0) await this.#oneWritten()
+    trace.qemu_rdma_write_flush({ sent: this.#outstanding })
     if (this.#options.unregister) await this.#unregister()
     await this.#connection.send(ControlType.REGISTER_FINISHED)
+    trace.rdma_registration_stop({ flags: PHASE_FLAGS[phase] })
   }
 
   #extends(run: Run, sent: SentBlock, offset: number, bytes: number): boolean {
@@ -99,6 +103,8 @@ export class RamSender implements RamHookSender {
   async #exchangeBlocks(blocks: readonly RamBlock[]): Promise<void> {
     if (blocks.length > MAX_COMMANDS) throw new RangeError(`${blocks.length} RAM blocks; ${MAX_COMMANDS} can be named`)
     const { pinAll } = this.#options
+    trace.qemu_rdma_init_ram_blocks({ blocks: blocks.length })
+    trace.rdma_registration_stop_ram({})
     const ours = blocks.map((block) => (pinAll ? this.#register(block, 0, block.sizeBytes) : undefined))
     const message = await this.#connection.ask(ControlType.RAM_BLOCKS_REQUEST, ControlType.RAM_BLOCKS_RESULT)
     const remotes = decodeRecords(destBlock, ControlType.RAM_BLOCKS_RESULT, message.data, blocksIn(message.data))
@@ -115,6 +121,7 @@ export class RamSender implements RamHookSender {
         throw this.#refuse(new RdmaProtocolError(field, problem, recordOffset(destBlock, index, 16)))
       }
       const chunks = chunkCount(block.sizeBytes)
+      traceBlock(block, index, chunks)
       return {
         block,
         index,
@@ -130,6 +137,7 @@ export class RamSender implements RamHookSender {
   #write(run: Run): void | Promise<void> {
     const { sent, offset } = run
     const chunk = chunkOf(offset)
+    trace.qemu_rdma_write_one_top({ chunks: 1, size: run.bytes })
     const registered = this.#options.pinAll || sent.remoteKeys[chunk] !== 0
     if (registered && !sent.writing[chunk] && this.#outstanding < MAX_OUTSTANDING_WRITES) this.#post(run, chunk)
     else return this.#writeLater(run, chunk)
@@ -137,22 +145,30 @@ export class RamSender implements RamHookSender {
 
   async #writeLater(run: Run, chunk: number): Promise<void> {
     const { sent, offset, bytes } = run
-    while (sent.writing[chunk]) await this.#oneWritten()
+    while (sent.writing[chunk]) {
+      this.#traceWait(run, chunk)
+      await this.#oneWritten()
+    }
     if (!this.#options.pinAll && sent.remoteKeys[chunk] === 0) {
       if (isZero(sent.block.bytes.subarray(offset, offset + bytes))) {
         const record = { value: 0, block: sent.index, offset: this.#remoteOffset(sent, offset), length: BigInt(bytes) }
+        trace.qemu_rdma_write_one_zero({ chunk, len: bytes, index: sent.index, offset })
         await this.#connection.send(ControlType.COMPRESS, [encodeRecords(compress, [record])])
         this.stats.zeroPages += bytes / sent.block.pageBytes
         return
       }
       await this.#registerRemote(sent, offset, chunk)
     }
-    while (this.#outstanding >= MAX_OUTSTANDING_WRITES) await this.#oneWritten()
+    while (this.#outstanding >= MAX_OUTSTANDING_WRITES) {
+      trace.qemu_rdma_write_one_queue_full({})
+      await this.#oneWritten()
+    }
     this.#post(run, chunk)
   }
 
   async #registerRemote(sent: SentBlock, offset: number, chunk: number): Promise<void> {
     const record = { address: this.#remoteOffset(sent, offset), block: sent.index, chunks: 0n }
+    trace.qemu_rdma_write_one_sendreg({ chunk, len: sent.block.pageBytes, index: sent.index, offset })
     const message = await this.#connection.ask(ControlType.REGISTER_REQUEST, ControlType.REGISTER_RESULT, [
       encodeRecords(register, [record]),
     ])
@@ -168,6 +184,7 @@ export class RamSender implements RamHookSender {
       )
     }
     sent.remoteKeys[chunk] = result.rkey
+    trace.qemu_rdma_write_one_recvregres({ mykey: sent.regions[chunk]?.lkey ?? 0, theirkey: result.rkey, chunk })
   }
 
   #post({ sent, offset, bytes }: Run, chunk: number): void {
@@ -180,6 +197,7 @@ export class RamSender implements RamHookSender {
     const address = region.address + BigInt(pinAll ? offset : offset - start)
     const rkey = pinAll ? remote.rkey : sent.remoteKeys[chunk]!
     const to = { address: remote.remoteHostAddress + BigInt(offset), rkey }
+    trace.qemu_rdma_write_one_post({ chunk, addr: address, remote: to.address, len: bytes })
     this.#connection.write({ address, length: bytes, lkey: region.lkey }, to, sent.index, chunk)
     sent.writing[chunk] = 1
     this.#outstanding++
@@ -192,6 +210,8 @@ export class RamSender implements RamHookSender {
       for (let chunk = 0; chunk < sent.remoteKeys.length; chunk++) {
         if (sent.remoteKeys[chunk] === 0) continue
         const record = { address: BigInt(chunk), block: sent.index, chunks: 0n }
+        trace.qemu_rdma_unregister_waiting_proc({ chunk, pos: 0 })
+        trace.qemu_rdma_unregister_waiting_send({ chunk })
         const message = await this.#connection.ask(ControlType.UNREGISTER_REQUEST, ControlType.UNREGISTER_FINISHED, [
           encodeRecords(register, [record]),
         ])
@@ -199,11 +219,25 @@ export class RamSender implements RamHookSender {
         sent.remoteKeys[chunk] = 0
         sent.regions[chunk]?.deregister()
         sent.regions[chunk] = undefined
+        trace.qemu_rdma_unregister_waiting_complete({ chunk })
       }
     }
   }
 
+  #traceWait({ sent, offset, bytes }: Run, chunk: number): void {
+    trace.qemu_rdma_write_one_block({
+      count: 1,
+      block: sent.index,
+      chunk,
+      current: offset,
+      len: bytes,
+      nb_sent: this.#outstanding,
+      nb_chunks: sent.writing.length,
+    })
+  }
+
   #register(block: RamBlock, start: number, end: number): MemoryRegion {
+    trace.qemu_rdma_register_and_get_keys({ len: end - start, start: block.offset + start })
     return this.#connection.domain.registerMemory(block.bytes.subarray(start, end), {})
   }
 
@@ -223,6 +257,22 @@ export class RamSender implements RamHookSender {
     this.#waiting = { resolve, reject }
     await promise
   }
+}
+
+/** As QEMU counts the phases of a section. */
+const PHASE_FLAGS: Readonly<Record<RamPhase, number>> = { setup: 0, round: 1, finish: 3 }
+
+function traceBlock({ idstr, offset, sizeBytes }: RamBlock, block: number, chunks: number): void {
+  trace.rdma_add_block({
+    block_name: idstr,
+    block,
+    addr: offset,
+    offset,
+    len: sizeBytes,
+    end: offset + sizeBytes,
+    bits: Math.ceil(chunks / 8),
+    chunks,
+  })
 }
 
 /** The answer is one record, as `repeat` says, of as many blocks as fit its length. */

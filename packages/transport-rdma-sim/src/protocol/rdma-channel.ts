@@ -2,6 +2,7 @@ import { type Channel, ChannelClosedError, FerryError, type RamHooks, Unsupporte
 import { RdmaProtocolError } from '../errors.ts'
 import type { ControlConnection, ControlMessage } from './control-connection.ts'
 import { ControlType, controlName, MAX_FILE_BYTES } from './control-message.ts'
+import { trace } from './rdma-trace.ts'
 
 const BOTH_WAYS: Channel['features'] = new Set(['shutdown'])
 const ONE_WAY: Channel['features'] = new Set()
@@ -173,6 +174,7 @@ export class RdmaChannel implements Channel {
   #take(into: Uint8Array): number {
     const { data } = this.#message!
     const part = data.subarray(this.#at, this.#at + into.length)
+    trace.qemu_rdma_fill({ control_len: data.length - this.#at, size: part.length })
     into.set(part)
     this.#at += part.length
     if (this.#at === data.length) this.#release()
