@@ -21,7 +21,7 @@ static void put(const char *text) {
   while (*text) put_char(*text++);
 }
 
-static void put_number(uint64_t value) {
+void put_number(uint64_t value) {
   char digits[24];
   int at = 23;
   digits[at] = 0;

@@ -31,7 +31,7 @@ static void put(const char *text) {
   while (*text) put_char(*text++);
 }
 
-static void put_number(uint32_t value) {
+static void put_number32(uint32_t value) {
   char digits[12];
   int at = 11;
   digits[at] = 0;
@@ -40,7 +40,7 @@ static void put_number(uint32_t value) {
   put(digits + at);
 }
 
-static char get_char(void) {
+char get_char(void) {
   while (!(in(COM1 + LINE_STATUS) & 1)) {}
   return in(COM1 + DATA);
 }
@@ -72,11 +72,11 @@ void main(void) {
     put_char('>');
     put(name);
     put_char(' ');
-    put_number(n);
+    put_number32(n);
     put_char(' ');
-    put_number(checksum);
+    put_number32(checksum);
     put_char(' ');
-    put_number(ticks);
+    put_number32(ticks);
     put_char('\n');
   }
 }
