@@ -24,6 +24,7 @@ const TIERS: string[][] = [
     'transport-exec',
     'transport-fd',
     'transport-file',
+    'transport-http',
     'transport-rdma-sim',
     'transport-socket',
     'transport-tls',

@@ -163,7 +163,9 @@ describe.skipIf(no72)('memory between emu and stock QEMU', { timeout: 180_000 },
   for (const [name, capabilities] of [
     ['mapped-ram', ['mapped-ram']],
     ['mapped-ram with multifd', ['mapped-ram', 'multifd']],
+    ['mapped-ram, and runs before its memory is read', ['mapped-ram']],
   ] as const) {
+    const lazy = name.includes('before')
     const chains: readonly (readonly PeerKind[])[] = [
       ['emu-10.0', '10.0', 'emu-10.0'],
       ['emu-7.2', 'emu-7.2'],
@@ -190,7 +192,7 @@ describe.skipIf(no72)('memory between emu and stock QEMU', { timeout: 180_000 },
             expect(blocks * 512).toBeLessThan(24 * MiB)
             here = await createPeer(kind, 'destination', boot, folder.path)
             await here.configure({ capabilities })
-            await here.listen(`file:${path},offset=0x1000`)
+            await here.listen(`file:${path},offset=0x1000`, { lazy: lazy && kind.startsWith('emu') })
             await here.arrived()
             const { lines } = guest
             await guest.until((g) => g.lines > lines + 3, 30_000)

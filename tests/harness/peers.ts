@@ -72,7 +72,7 @@ export interface Peer extends AsyncDisposable {
   type(text: string): void
   start(): Promise<void>
   /** Waits for a guest; resolves with the address to send it to. */
-  listen(uri: string): Promise<string>
+  listen(uri: string, options?: { readonly lazy?: boolean }): Promise<string>
   /** Resolves when the guest was sent. */
   send(uri: string): Promise<SendTimes>
   configure(settings: MigrationSettings): Promise<void>
@@ -191,8 +191,8 @@ async function emuPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot): Promise<
     async start() {
       vm.machine.start()
     },
-    async listen(uri) {
-      const run = await vm.migration.incoming(uri)
+    async listen(uri, options) {
+      const run = await vm.migration.incoming(uri, options)
       done = run.done
       return run.uri
     },

@@ -45,6 +45,8 @@ export interface RunOptions {
   readonly monitor: string
   readonly qmp: readonly string[]
   readonly incoming?: string
+  /** The guest runs before its memory has been read; `all`: what nobody touches comes too. */
+  readonly lazy?: 'all' | 'touched'
   /** Name of a snapshot to start from. */
   readonly loadvm?: string
   /** A guest may come unencrypted from other hosts. */
@@ -130,6 +132,14 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
       '--incoming <uri>',
       'wait for a migration: tcp:H:P, unix:F, exec:COMMAND, fd:N, file:F[,offset=N], or defer',
     )
+    .addOption(
+      new Option(
+        '--lazy [pages]',
+        'with -incoming of a file with mapped-ram (file:F, https://…): the guest runs at once, its memory is read when it is touched, the rest in the background (all) or not at all (touched)',
+      )
+        .choices(['all', 'touched'])
+        .preset('all'),
+    )
     .option('--loadvm <tag>', 'start from a snapshot (savevm) that the disks have')
     .option(
       '--colo <spec>',
@@ -195,6 +205,8 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     throw new UsageError(`-uuid ${raw.uuid}: not a UUID`)
   }
 
+  if (raw.lazy && raw.incoming === undefined) throw new UsageError('-lazy: needs -incoming')
+
   return {
     machine,
     memoryBytes,
@@ -216,6 +228,7 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     monitor: raw.monitor ?? 'none',
     qmp: raw.qmp ?? [],
     incoming: raw.incoming,
+    lazy: raw.lazy,
     loadvm: raw.loadvm,
     allowPlaintext: raw.allowPlaintext === true,
     startPaused: raw.S === true,

@@ -6,6 +6,7 @@ import { createMonitor } from '@ferryvm/monitor'
 import { exec } from '@ferryvm/transport-exec'
 import { fd } from '@ferryvm/transport-fd'
 import { file } from '@ferryvm/transport-file'
+import { http, https } from '@ferryvm/transport-http'
 import { rdma } from '@ferryvm/transport-rdma-sim'
 import { tcp, unix } from '@ferryvm/transport-socket'
 import { createTlsObjects, type TlsObjects, tlsChannelLayers } from '@ferryvm/transport-tls/objects'
@@ -50,7 +51,9 @@ export async function run(options: RunOptions): Promise<void> {
     throw error
   }
   const { machine, plugins, drives } = built
-  const transports = [tcp(), unix(), exec(), fd(), file(), rdma(), ...plugins.flatMap((p) => p.transports ?? [])]
+  const web = { allowPlaintext: options.allowPlaintext }
+  const builtIn = [tcp(), unix(), exec(), fd(), file(), https(web), http(web), rdma()]
+  const transports = [...builtIn, ...plugins.flatMap((p) => p.transports ?? [])]
   const colo = coloOf(options.colo, transports)
   const migration = createMigration({
     machine,
@@ -123,7 +126,10 @@ async function begin(
   migration.autostart = !options.startPaused
   if (options.incoming === 'defer') migration.defer()
   else if (options.incoming) {
-    const { done } = await migration.incoming(options.incoming)
+    const { lazy } = options
+    const { done } = await migration.incoming(options.incoming, {
+      lazy: lazy && { prefetch: lazy === 'all' },
+    })
     done.catch((error: Error) => {
       console.error(`emu: incoming migration failed: ${error.message}`)
       ended.resolve(1)

@@ -7,6 +7,7 @@ import {
   type Listener,
   nextTurn,
   type QEMUFileReader,
+  type SeekableChannel,
   type StreamCommand,
   StreamLoader,
   setGlobalRunState,
@@ -15,6 +16,7 @@ import {
 import { secondaryLink } from './colo-link.ts'
 import { configurationOf, fileOf, giveDisks, type MigrationContext, takeDisks, uriOf } from './context.ts'
 import { MigrationCancelledError, MigrationYankedError } from './errors.ts'
+import { LazyRam } from './lazy/lazy-ram.ts'
 import { trace } from './migration-trace.ts'
 import { acceptChannels } from './multifd/accept-channels.ts'
 import { IncomingMultifd } from './multifd/incoming-multifd.ts'
@@ -25,6 +27,12 @@ import { compressedPageDecoder } from './ram/compress/compressed-pages.ts'
 import { mappedRamSession } from './ram/mapped/mapped-load.ts'
 import { ReturnPathSender } from './return-path.ts'
 
+/** The guest runs at once, out of a mapped-ram file. */
+export interface LazyOptions {
+  /** Pages that nobody waits for come too, in the background, at most `max-postcopy-bandwidth` of them. Default true. */
+  readonly prefetch?: boolean
+}
+
 /** One machine arriving here. */
 export class IncomingMigration {
   /** Start the guest if it ran on the source. Set to false by `-S` or a monitor's `stop`. */
@@ -34,14 +42,17 @@ export class IncomingMigration {
   #returnPath: ReturnPathSender | undefined
   #multifd: IncomingMultifd | undefined
   readonly postcopy: IncomingPostcopy
+  readonly #lazyOptions: LazyOptions | undefined
+  lazy: LazyRam | undefined
   #colo = false
   /** There is no way back. */
   #nobodyHears = false
   readonly #abort = new AbortController()
   readonly #context: MigrationContext
 
-  constructor(context: MigrationContext, autostart: boolean) {
+  constructor(context: MigrationContext, autostart: boolean, lazy?: LazyOptions) {
     this.#context = context
+    this.#lazyOptions = lazy
     this.autostart = autostart
     this.postcopy = new IncomingPostcopy({
       context,
@@ -54,8 +65,12 @@ export class IncomingMigration {
 
   /** @returns the URI to connect to, with the real port */
   async listen(transport: Transport<any>, address: unknown, uri: string): Promise<string> {
-    const { log, capabilities } = this.#context
-    this.#listener = await transport.listen(address, { signal: this.#abort.signal, log, capabilities: capabilities.on })
+    const context = this.#context
+    const { log, capabilities } = context
+    const { signal } = this.#abort
+    if (this.#lazyOptions)
+      this.lazy = new LazyRam({ context, uri, signal, prefetch: this.#lazyOptions.prefetch ?? true })
+    this.#listener = await transport.listen(address, { signal, log, capabilities: capabilities.on })
     return uriOf(transport, this.#listener.address, uri)
   }
 
@@ -84,6 +99,7 @@ export class IncomingMigration {
       await this.#returnPath?.shut(1).catch(() => {})
       await this.#channel?.close(reason).catch(() => {})
       await this.#multifd?.close(reason)
+      await this.lazy?.close(reason)
       context.machine.memory.missing.giveUp()
       context.fail(reason)
       throw reason
@@ -105,7 +121,19 @@ export class IncomingMigration {
   /** See `Migration.yank`. */
   async yank(): Promise<void> {
     if (this.postcopy.active) this.postcopy.yank()
+    else if (this.lazy && this.#context.status() === 'postcopy-active') this.lazy.pause(new MigrationYankedError())
     else await this.cancel(new MigrationYankedError())
+  }
+
+  /** See `Migration.pause`. @throws MigrationStateError */
+  pause(): void {
+    if (this.lazy) this.lazy.pause()
+    else this.postcopy.pause()
+  }
+
+  /** See `Migration.recover`. */
+  recover(transport: Transport<any>, address: unknown, uri: string): Promise<string> {
+    return (this.lazy ?? this.postcopy).recover(transport, address, uri)
   }
 
   async #accept(): Promise<{ channel: Channel; reader: QEMUFileReader }> {
@@ -160,7 +188,8 @@ export class IncomingMigration {
     const { receiver } = channel.ramHooks ?? {}
     const file = fileOf(context, channel)
     const readers = capabilities.get('multifd') ? parameters.values['multifd-channels'] : 1
-    const mapped = file && mappedRamSession(file, isZero, readers, ramLoader.stats)
+    const { lazy } = this
+    const mapped = file && (lazy ? lazy.session(file) : mappedRamSession(file, isZero, readers, ramLoader.stats))
     const compressed = capabilities.get('compress') && compressions.zlib
     const decoders = compressed ? [compressedPageDecoder(compressed, ramLoader.stats)] : []
     ramLoader.begin({
@@ -175,8 +204,9 @@ export class IncomingMigration {
       ...this.#loaderOptions(),
       onCommand: (command) => this.#command(command, current),
       endsWithoutDescription: () => this.postcopy.active,
+      rewind: lazy && file && ((position) => rewindFile(file, reader, position)),
     })
-    let loading = loader.load()
+    let loading = lazy ? lazy.whileLoading(loader.load()) : loader.load()
     for (;;) {
       try {
         await loading
@@ -220,7 +250,9 @@ export class IncomingMigration {
         throw error
       }
     }
+    if (lazy && machine.memory.missing.count > 0) context.setStatus('postcopy-active')
     await this.#startGuest()
+    await lazy?.finish()
   }
 
   async #startGuest(): Promise<void> {
@@ -293,4 +325,10 @@ async function sourceStillWaits(reader: QEMUFileReader): Promise<void> {
   if (failure || reader.ended) {
     throw new MigrationCancelledError('the source went away before the guest was handed over', { cause: failure })
   }
+}
+
+/** Back to the position of the stream that the reader had: since then it was read in order. */
+function rewindFile(file: SeekableChannel, reader: QEMUFileReader, position: number): void {
+  file.seek(file.position - (reader.position + reader.available - position))
+  reader.restart(position)
 }

@@ -6,6 +6,7 @@ it('has these public names', () => {
     'CAPABILITIES',
     'CapabilityError',
     'DestinationFailedError',
+    'LazySourceError',
     'MigrationBlockedError',
     'MigrationCancelledError',
     'MigrationStateError',

@@ -42,7 +42,9 @@ export {
 } from './errors.ts'
 export type { Advice } from './forecast/advice.ts'
 export type { MigrationForecast, Range } from './forecast/forecast.ts'
+export type { LazyOptions } from './incoming.ts'
 export type { MigrationInfo, MigrationRamInfo, SocketAddressInfo } from './info.ts'
+export { LazySourceError } from './lazy/errors.ts'
 export type {
   ChannelLayerRequest,
   IncomingOptions,

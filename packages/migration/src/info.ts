@@ -1,4 +1,4 @@
-import { PAGE_BYTES } from '@ferryvm/core'
+import { type GuestMemory, PAGE_BYTES } from '@ferryvm/core'
 import type { OutgoingMigration } from './outgoing.ts'
 import type { CompressionInfo } from './ram/compress/compressed-pages.ts'
 import type { RamSaver } from './ram/ram-save.ts'
@@ -99,4 +99,40 @@ export function outgoingInfo(status: MigrationStatus, run: OutgoingMigration, ra
   }
   if (run.throttlePercent > 0) info['cpu-throttle-percentage'] = run.throttlePercent
   return Object.assign(info, ram.report())
+}
+
+/** Of a guest that runs before its memory has been read. */
+export function lazyRamInfo(memory: GuestMemory, transferred: number): MigrationRamInfo {
+  const { missing } = memory
+  const blocks = memory.migratableBlocks()
+  return {
+    ...NO_RAM,
+    transferred,
+    remaining: missing.count * PAGE_BYTES,
+    total: blocks.reduce((bytes, block) => bytes + block.sizeBytes, 0),
+    normal: transferred / PAGE_BYTES,
+    'normal-bytes': transferred,
+    'postcopy-requests': missing.stats.waits,
+    'postcopy-bytes': transferred,
+  }
+}
+const NO_RAM: MigrationRamInfo = {
+  transferred: 0,
+  remaining: 0,
+  total: 0,
+  duplicate: 0,
+  skipped: 0,
+  normal: 0,
+  'normal-bytes': 0,
+  'dirty-pages-rate': 0,
+  mbps: 0,
+  'dirty-sync-count': 0,
+  'postcopy-requests': 0,
+  'page-size': PAGE_BYTES,
+  'multifd-bytes': 0,
+  'pages-per-second': 0,
+  'precopy-bytes': 0,
+  'downtime-bytes': 0,
+  'postcopy-bytes': 0,
+  'dirty-sync-missed-zero-copy': 0,
 }

@@ -18,8 +18,8 @@ import type { Colo } from './colo-link.ts'
 import { checkTransport, fileOf, type MigrationContext, resolveUri, withChannelLayers } from './context.ts'
 import { MigrationBlockedError, MigrationCancelledError, MigrationStateError } from './errors.ts'
 import type { MigrationForecast } from './forecast/forecast.ts'
-import { IncomingMigration } from './incoming.ts'
-import { type MigrationInfo, outgoingInfo, type SocketAddressInfo } from './info.ts'
+import { IncomingMigration, type LazyOptions } from './incoming.ts'
+import { lazyRamInfo, type MigrationInfo, outgoingInfo, type SocketAddressInfo } from './info.ts'
 import { trace } from './migration-trace.ts'
 import { OutgoingMigration } from './outgoing.ts'
 import { Parameters, type ParameterValues } from './parameters.ts'
@@ -84,6 +84,12 @@ export interface MigrationEvents {
 export interface IncomingOptions {
   /** Start the guest if it ran on the source. Default true. */
   readonly autostart?: boolean
+  /**
+   * The guest runs at once, and its memory comes out of the file when it is touched: for a file with `mapped-ram`, which this
+   * switches on. Until all has come the status is `postcopy-active`; a file that cannot be read any more is `postcopy-paused`, and
+   * {@link Migration.recover} goes on. Default false.
+   */
+  readonly lazy?: boolean | LazyOptions
 }
 export interface MigrationRun {
   /** Settles with the migration; a rejection nobody looks at is no unhandled one. */
@@ -355,7 +361,7 @@ export function createMigration(options: MigrationOptions): Migration {
       outgoing.startPostcopy()
     },
     pause() {
-      const run = outgoing ? outgoing.postcopy : incoming?.postcopy
+      const run = outgoing ? outgoing.postcopy : incoming
       if (!run) throw new MigrationStateError('only a postcopy migration can be paused')
       run.pause()
     },
@@ -364,7 +370,7 @@ export function createMigration(options: MigrationOptions): Migration {
         throw new MigrationStateError('migrate-recover: no paused postcopy migration waits here')
       const { transport, address } = resolveUri(transports, uri)
       checkTransport(context, transport, uri)
-      const actual = await incoming.postcopy.recover(layered(transport, address, 'server'), address, uri)
+      const actual = await incoming.recover(layered(transport, address, 'server'), address, uri)
       listening = socketAddressInfo(actual)
       return actual
     },
@@ -413,10 +419,12 @@ export function createMigration(options: MigrationOptions): Migration {
       }
       const { blockers } = machine.sections
       if (blockers.length > 0) throw new MigrationBlockedError(blockers)
+      const { lazy = false } = incomingOptions
+      if (lazy) capabilities.set([{ capability: 'mapped-ram', state: true }])
       const { transport, address } = resolveUri(transports, uri)
       checkTransport(context, transport, uri)
       if (incomingOptions.autostart !== undefined) autostart = incomingOptions.autostart
-      const run = new IncomingMigration(context, autostart)
+      const run = new IncomingMigration(context, autostart, lazy === true ? {} : lazy || undefined)
       status = 'none'
       error = undefined
       context.setStatus('setup')
@@ -438,6 +446,8 @@ export function createMigration(options: MigrationOptions): Migration {
         : status === 'none'
           ? {}
           : { status }
+      if (!outgoing && incoming?.lazy && status !== 'none')
+        info.ram = lazyRamInfo(machine.memory, incoming.lazy.stats.bytes)
       if (error) info['error-desc'] = error.message
       const { blockers } = machine.sections
       if (blockers.length > 0) info['blocked-reasons'] = [...blockers]

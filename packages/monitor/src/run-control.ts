@@ -28,12 +28,16 @@ export function cont({ machine, migration }: MonitorContext): void {
   }
 }
 
-export async function migrateIncoming(context: MonitorContext, uri: string, exitOnError = true): Promise<void> {
+export async function migrateIncoming(
+  context: MonitorContext,
+  uri: string,
+  { exitOnError = true, lazy = false }: { readonly exitOnError?: boolean; readonly lazy?: boolean } = {},
+): Promise<void> {
   const { machine, migration } = context
   if (machine.runState !== 'inmigrate') {
     throw new MonitorCommandError('the machine was not started with "-incoming defer", or its guest is here already')
   }
-  const { done } = await migration.incoming(uri)
+  const { done } = await migration.incoming(uri, { lazy })
   done.catch((error: Error) => {
     if (exitOnError) context.incomingFailed(error)
   })

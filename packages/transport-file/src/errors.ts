@@ -34,3 +34,13 @@ export class FileIoError extends FerryError {
     this.offset = offset
   }
 }
+
+/** Somebody has written to the file since it was opened; what was read of it before belongs to other contents. */
+export class FileChangedError extends FerryError {
+  readonly code = 'FERRY_FILE_CHANGED'
+  readonly path: string
+  constructor(path: string) {
+    super(`${path} was written to since it was opened`)
+    this.path = path
+  }
+}

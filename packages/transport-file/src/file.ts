@@ -13,7 +13,7 @@ import {
   UnsupportedFeatureError,
 } from '@ferryvm/core'
 import { type FileAddress, formatFileAddress, parseFileAddress } from './address.ts'
-import { FileIoError, FileOpenError } from './errors.ts'
+import { FileChangedError, FileIoError, FileOpenError } from './errors.ts'
 
 const trace = defineTraceEvents({
   migration_file_outgoing: { filename: 'str' },
@@ -44,7 +44,8 @@ export function file(): Transport<FileAddress> {
 async function openListener(address: FileAddress, context: TransportContext): Promise<Listener<FileAddress>> {
   trace.migration_file_incoming({ filename: address.path })
   context.signal.throwIfAborted()
-  return singleChannelListener(address, new FileReader(await openForReading(address), address), context.signal)
+  const handle = await openForReading(address)
+  return singleChannelListener(address, new FileReader(handle, address, await versionOf(handle)), context.signal)
 }
 
 /** What is before the offset stays (a header of somebody's format), what is behind it goes. */
@@ -134,6 +135,7 @@ abstract class FileChannel implements SeekableChannel {
   protected async beside<T>(what: string, position: number, run: () => Promise<T>): Promise<T> {
     this.throwIfClosed()
     const result = run().catch((error) => {
+      if (error instanceof FileChangedError) throw error
       throw this.#closed ?? new FileIoError(this.path, what, position, error)
     })
     const settled = result.catch(() => {}).finally(() => this.#beside.delete(settled))
@@ -203,8 +205,26 @@ class FileWriter extends FileChannel {
   }
 }
 
+/** A file that somebody writes to has another one. */
+async function versionOf(handle: FileHandle): Promise<string> {
+  const { dev, ino, size, mtimeNs } = await handle.stat({ bigint: true })
+  return [dev, ino, size, mtimeNs].join(':')
+}
+
 class FileReader extends FileChannel {
+  readonly version: string
   #reading = false
+
+  constructor(handle: FileHandle, address: FileAddress, version: string) {
+    super(handle, address)
+    this.version = version
+  }
+
+  unchanged(): Promise<void> {
+    return this.beside('look at', this.position, async () => {
+      if ((await versionOf(this.handle)) !== this.version) throw new FileChangedError(this.path)
+    })
+  }
 
   async read(into: Uint8Array): Promise<number> {
     if (into.length === 0) throw new RangeError('a read needs room for one byte')

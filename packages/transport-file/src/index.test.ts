@@ -4,6 +4,7 @@ import * as index from './index.ts'
 it('has these public names', () => {
   expect(Object.keys(index).sort()).toEqual([
     'FileAddressError',
+    'FileChangedError',
     'FileIoError',
     'FileOpenError',
     'file',

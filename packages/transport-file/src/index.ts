@@ -12,5 +12,5 @@
 
 export type { FileAddress } from './address.ts'
 export { formatFileAddress, parseFileAddress } from './address.ts'
-export { FileAddressError, FileIoError, FileOpenError } from './errors.ts'
+export { FileAddressError, FileChangedError, FileIoError, FileOpenError } from './errors.ts'
 export { file } from './file.ts'

@@ -10,6 +10,13 @@ export interface SeekableChannel extends Channel {
   readAt(into: Uint8Array, position: number): Promise<number>
   /** Beside the stream, and beside other such calls. The buffers are borrowed until this settles. */
   writeAt(buffers: readonly Uint8Array[], position: number): Promise<void>
+  /**
+   * What tells the contents that were opened from others of the same name, as text; undefined: nothing does, beside the size.
+   * Of a file that is read over a longer time.
+   */
+  readonly version?: string
+  /** @throws when what is read by now is not what was opened: somebody has written to it */
+  unchanged?(): Promise<void>
 }
 
 export const isSeekable = (channel: Channel): channel is SeekableChannel => channel.features.has('seekable')

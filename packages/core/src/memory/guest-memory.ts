@@ -52,6 +52,8 @@ export class GuestMemory {
   readonly guards: PageGuards
   /** One bit per page of `memory`: a CPU holds decoded or compiled code of that page. Set and cleared by the CPU. */
   readonly codePages: Int32Array<SharedArrayBuffer>
+  /** One bit per page that something other than a hart has ever written. */
+  readonly #hostWritten = new Uint8Array(MAX_PAGES / 8)
   #top = WASM_PAGE_BYTES // offset 0 stays unused: a null in a table is then never a valid place
   #codeWriteListeners: ((pageIndex: number) => void)[] = []
 
@@ -136,10 +138,19 @@ export class GuestMemory {
     const last = (offset + length - 1) >>> 12
     for (let page = first; page <= last; page++) {
       this.dirtyLog.mark(page)
+      this.#hostWritten[page >>> 3]! |= 1 << (page & 7)
       if (Atomics.load(this.codePages, page >>> 5) & (1 << (page & 31))) {
         for (const listener of this.#codeWriteListeners) listener(page)
       }
     }
+  }
+
+  /**
+   * Whether anything but a hart has written to the page. Before a guest has run for the first time, what is false is zeros, and
+   * nobody has to look.
+   */
+  hostWrote(pageIndex: number): boolean {
+    return (this.#hostWritten[pageIndex >>> 3]! & (1 << (pageIndex & 7))) !== 0
   }
 
   /** Blocks that are sent, longest first, then in creation order. Spec: ram.md section 1. */

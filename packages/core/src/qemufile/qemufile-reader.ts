@@ -75,6 +75,13 @@ class BufferedReader implements QEMUFileReader {
     this.#start = start
   }
 
+  restart(position: number): void {
+    this.#start = 0
+    this.#end = 0
+    this.#base = position
+    this.#ended = false
+  }
+
   peekByte(offset = 0): number {
     const at = this.#start + offset
     return at < this.#end ? this.#bytes[at]! : -1

@@ -35,4 +35,6 @@ export interface QEMUFileReader {
    * StreamTruncatedError; peeking returns -1 (looking for a subsection is a peek, and may meet the end).
    */
   fill(bytes: number): void | Promise<void>
+  /** The channel was set to another place: what is buffered is forgotten, what comes next is that position of the stream. */
+  restart(position: number): void
 }

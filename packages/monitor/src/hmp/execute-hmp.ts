@@ -114,9 +114,13 @@ const hmpCommands: readonly HmpCommand[] = [
   },
   {
     name: 'migrate_incoming',
-    args: 'uri',
-    help: 'wait for a guest (after -incoming defer)',
-    run: (context, words) => migrateIncoming(context, wanted(words, 0, 'uri')).then(() => undefined),
+    args: '[-l] uri',
+    help: 'wait for a guest (after -incoming defer; -l: run out of a mapped-ram file before its memory is read)',
+    async run(context, words) {
+      const lazy = words[0] === '-l'
+      await migrateIncoming(context, wanted(words, lazy ? 1 : 0, 'uri'), { lazy })
+      return undefined
+    },
   },
   {
     name: 'migrate_set_capability',

@@ -38,8 +38,18 @@ export const migrationCommands: readonly QmpCommand[] = [
   command('migrate_cancel', {}, ({ migration }) => migration.cancel()),
   command(
     'migrate-incoming',
-    { uri: z.string().optional(), channels, 'exit-on-error': z.boolean().optional() },
-    (context, args) => migrateIncoming(context, uriOf(args.uri, args.channels), args['exit-on-error']),
+    {
+      uri: z.string().optional(),
+      channels,
+      'exit-on-error': z.boolean().optional(),
+      /** Beyond QEMU: the guest runs before its memory is read, out of a mapped-ram file. */
+      'x-lazy': z.boolean().optional(),
+    },
+    (context, args) =>
+      migrateIncoming(context, uriOf(args.uri, args.channels), {
+        exitOnError: args['exit-on-error'],
+        lazy: args['x-lazy'],
+      }),
   ),
   command('migrate-continue', { state: z.string() }, ({ migration }, { state }) => {
     if (state !== migration.status)

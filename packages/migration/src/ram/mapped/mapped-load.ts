@@ -1,7 +1,8 @@
-import { nextTurn, PAGE_BYTES, type QEMUFileReader, type RamBlock, type SeekableChannel } from '@ferryvm/core'
-import type { BlockField, PageRecord, RamLoadSession } from '../page-decoding.ts'
+import { nextTurn, PAGE_BYTES, type RamBlock, type SeekableChannel } from '@ferryvm/core'
+import type { PageRecord, RamLoadSession } from '../page-decoding.ts'
 import type { IsZeroPage } from '../zero-page.ts'
-import { bitmapBytes, MAPPED_HEADER_BYTES, MAPPED_RUN_BYTES, MAPPED_VERSION } from './mapped-layout.ts'
+import { type MappedBlock, mappedBlockField } from './mapped-block.ts'
+import { MAPPED_RUN_BYTES } from './mapped-layout.ts'
 
 /** Pages that are not in the file are looked at in pieces of this many, before the event loop gets a turn. */
 const PAGES_PER_TURN = 4096
@@ -13,33 +14,7 @@ export function mappedRamSession(
   readers: number,
   stats: { normalPages: number; zeroPages: number },
 ): RamLoadSession {
-  const field: BlockField = {
-    bytes: MAPPED_HEADER_BYTES,
-    load(f, { block, fail }) {
-      const version = f.getBe32()
-      if (version > MAPPED_VERSION) throw fail(`mapped-ram version ${version}; only ${MAPPED_VERSION} is known`)
-      const [pageBytes, bitmapAt, pagesAt] = [f.getBe64(), f.getBe64(), f.getBe64()].map(Number) as [
-        number,
-        number,
-        number,
-      ]
-      if (pageBytes !== PAGE_BYTES) throw fail(`mapped pages of ${pageBytes} bytes; ours have ${PAGE_BYTES}`)
-      const limit = Number.MAX_SAFE_INTEGER - block.sizeBytes
-      if (bitmapAt > limit || pagesAt > limit) throw fail('its place in the file is beyond 2^53')
-      if (pagesAt % PAGE_BYTES !== 0) throw fail(`its pages begin at 0x${pagesAt.toString(16)}, within a page`)
-      return loadBlock(f, { block, fail }, bitmapAt, pagesAt)
-    },
-  }
-
-  async function loadBlock(
-    f: QEMUFileReader,
-    { block, fail }: Pick<PageRecord, 'block' | 'fail'>,
-    bitmapAt: number,
-    pagesAt: number,
-  ): Promise<void> {
-    const bitmap = new Uint8Array(bitmapBytes(block.sizeBytes))
-    const missing = (what: string) => fail(`the file ends within its ${what}`)
-    if ((await file.readAt(bitmap, bitmapAt)) < bitmap.length) throw missing('bitmap')
+  async function loadBlock({ block, pagesAt, bitmap }: MappedBlock, { fail }: PageRecord): Promise<void> {
     const underWay = new Set<Promise<void>>()
     let failure: unknown
     for (const { begin, end } of runs(bitmap, block.sizeBytes / PAGE_BYTES)) {
@@ -47,7 +22,7 @@ export function mappedRamSession(
       const reading = file
         .readAt(into, pagesAt + begin * PAGE_BYTES)
         .then((count) => {
-          if (count < into.length) throw missing('pages')
+          if (count < into.length) throw fail('the file ends within its pages')
           stats.normalPages += end - begin
         })
         .catch((error) => void (failure ??= error))
@@ -59,9 +34,6 @@ export function mappedRamSession(
     await Promise.all(underWay)
     if (failure) throw failure
     await clearOthers(block, bitmap)
-    // What was read ahead is no part of the stream.
-    f.skip(f.available)
-    file.seek(pagesAt + block.sizeBytes)
   }
 
   /** The sender's memory had zeros there; ours may have a kernel that was loaded for a boot. */
@@ -76,7 +48,7 @@ export function mappedRamSession(
     }
   }
 
-  return { pagesElsewhere: true, blockFields: [field] }
+  return { pagesElsewhere: true, blockFields: [mappedBlockField(file, loadBlock)] }
 }
 
 /** Runs of set bits, none longer than what is read at once. */
