@@ -29,7 +29,7 @@ const TIERS: string[][] = [
     'transport-socket',
     'transport-tls',
   ],
-  ['monitor', 'board-virt', 'colo'],
+  ['monitor', 'board-virt', 'colo', 'opentelemetry'],
 ]
 /** Second-tier packages that only tests of others may use. */
 const TEST_ONLY = ['compliance']
