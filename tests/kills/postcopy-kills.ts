@@ -50,7 +50,7 @@ export type Fate =
   | 'stuck in stock'
   | 'no strike'
 
-interface Side {
+export interface Side {
   readonly qmp: QmpClient
   alive: boolean
   stderr: string
@@ -60,10 +60,10 @@ interface Side {
 }
 
 let sides = 0
-async function startSide(
+export async function startSide(
   kind: PeerKind,
   folder: string,
-  files: { kernel: string; disk: string },
+  files: { kernel: string; disk?: string; extra?: readonly string[] },
   incoming: boolean,
   onOutput: (text: string) => void,
 ): Promise<Side> {
@@ -82,12 +82,15 @@ async function startSide(
     '-qmp',
     `unix:${socket},server=on,wait=off`,
   ]
-  const drive = [
-    '-drive',
-    `file=${files.disk},if=none,id=d,format=raw${own ? '' : ',file.locking=off'}`,
-    '-device',
-    'virtio-blk-pci,drive=d',
-  ]
+  const drive =
+    files.disk !== undefined
+      ? [
+          '-drive',
+          `file=${files.disk},if=none,id=d,format=raw${own ? '' : ',file.locking=off'}`,
+          '-device',
+          'virtio-blk-pci,drive=d',
+        ]
+      : []
   const waiting = incoming ? ['-incoming', 'defer'] : []
   const [command, args, env] = own
     ? [
@@ -102,6 +105,7 @@ async function startSide(
           ...common,
           ...drive,
           ...waiting,
+          ...(files.extra ?? []),
         ],
         {},
       ]
@@ -247,7 +251,7 @@ export async function killOnce({ pair, victim, step, preempt = false }: Kill): P
   }
 }
 
-async function listening({ qmp }: Side, command: 'migrate-incoming' | 'migrate-recover'): Promise<string> {
+export async function listening({ qmp }: Side, command: 'migrate-incoming' | 'migrate-recover'): Promise<string> {
   const before = (await qmp.execute('query-migrate'))['socket-address']?.at(-1).port
   await qmp.execute(command, { uri: 'tcp:127.0.0.1:0' })
   for (;;) {
@@ -257,7 +261,7 @@ async function listening({ qmp }: Side, command: 'migrate-incoming' | 'migrate-r
   }
 }
 
-async function until(holds: () => Promise<boolean>, timeoutMs = 60_000): Promise<void> {
+export async function until(holds: () => Promise<boolean>, timeoutMs = 60_000): Promise<void> {
   const limit = Date.now() + timeoutMs
   while (!(await holds())) {
     if (Date.now() > limit) throw new Error(`not within ${timeoutMs} ms`)
@@ -277,7 +281,7 @@ const MOVING = [
 type End = Awaited<ReturnType<Side['status']>> | undefined
 
 /** Watches both until neither changes any more. @throws both run at once */
-async function settle(source: Side, destination: Side, wrong: (what: string) => Error, stockSource: boolean) {
+export async function settle(source: Side, destination: Side, wrong: (what: string) => Error, stockSource: boolean) {
   const look = (side: Side): Promise<End> =>
     side.alive ? side.status().catch(() => undefined) : Promise.resolve(undefined)
   let quiet = 0
@@ -300,7 +304,7 @@ async function settle(source: Side, destination: Side, wrong: (what: string) => 
   }
 }
 
-async function goesOn(
+export async function goesOn(
   guest: ReturnType<typeof createGuestMonitor>,
   at: Side,
   wrong: (what: string) => Error,

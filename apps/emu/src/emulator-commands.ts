@@ -4,6 +4,7 @@ import { demo } from './demo.ts'
 import { addImgCommands } from './img/img-commands.ts'
 import { printSections } from './info.ts'
 import { parseSize } from './keyval.ts'
+import { addReconcile } from './reconcile.ts'
 import { run } from './run.ts'
 import { runCommand } from './run-options.ts'
 import { addVmstate } from './stream/vmstate.ts'
@@ -32,4 +33,5 @@ export function addEmulatorCommands(program: Command): void {
   addTlsCommands(program)
   addImgCommands(program)
   addColoCommands(program)
+  addReconcile(program)
 }

@@ -47,6 +47,8 @@ export interface RunOptions {
   readonly incoming?: string
   /** The guest runs before its memory has been read; `all`: what nobody touches comes too. */
   readonly lazy?: 'all' | 'touched'
+  /** File for what `emu reconcile` needs. */
+  readonly postcopyJournal?: string
   /** Name of a snapshot to start from. */
   readonly loadvm?: string
   /** A guest may come unencrypted from other hosts. */
@@ -140,6 +142,10 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
         .choices(['all', 'touched'])
         .preset('all'),
     )
+    .option(
+      '--postcopy-journal <file>',
+      'keep what `emu reconcile` needs when the other side of a postcopy migration dies; at the source it costs downtime',
+    )
     .option('--loadvm <tag>', 'start from a snapshot (savevm) that the disks have')
     .option(
       '--colo <spec>',
@@ -229,6 +235,7 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
     qmp: raw.qmp ?? [],
     incoming: raw.incoming,
     lazy: raw.lazy,
+    postcopyJournal: raw.postcopyJournal,
     loadvm: raw.loadvm,
     allowPlaintext: raw.allowPlaintext === true,
     startPaused: raw.S === true,

@@ -36,6 +36,8 @@ export interface MigrationContext {
   readonly uuid: Uint8Array | undefined
   readonly log: Logger
   readonly confirmCompletion: boolean
+  /** See `MigrationOptions.postcopyJournal`. */
+  readonly journal: string | undefined
   readonly colo: Colo | undefined
   readonly ramSaver: RamSaver
   readonly ramLoader: RamLoader

@@ -100,6 +100,7 @@ export class IncomingMigration {
       await this.#channel?.close(reason).catch(() => {})
       await this.#multifd?.close(reason)
       await this.lazy?.close(reason)
+      await this.postcopy.failed().catch((why) => context.log.warn(`page journal: ${(why as Error).message}`))
       context.machine.memory.missing.giveUp()
       context.fail(reason)
       throw reason

@@ -6,6 +6,7 @@ it('has these public names', () => {
     'CAPABILITIES',
     'CapabilityError',
     'DestinationFailedError',
+    'JournalError',
     'LazySourceError',
     'MigrationBlockedError',
     'MigrationCancelledError',
@@ -25,5 +26,6 @@ it('has these public names', () => {
     'createSnapshots',
     'createZeroPageTest',
     'isRunning',
+    'reconcile',
   ])
 })

@@ -44,6 +44,9 @@ export type { Advice } from './forecast/advice.ts'
 export type { MigrationForecast, Range } from './forecast/forecast.ts'
 export type { LazyOptions } from './incoming.ts'
 export type { MigrationInfo, MigrationRamInfo, SocketAddressInfo } from './info.ts'
+export { JournalError } from './journal/journal-error.ts'
+export type { ReconcileOptions, ReconcileResult } from './journal/reconcile.ts'
+export { reconcile } from './journal/reconcile.ts'
 export { LazySourceError } from './lazy/errors.ts'
 export type {
   ChannelLayerRequest,

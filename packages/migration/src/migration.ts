@@ -69,6 +69,12 @@ export interface MigrationOptions {
   readonly plaintextFrom?: 'loopback' | 'anywhere'
   /** A connection over a network that brings no byte for so long is dropped, and another waited for. Default 30000 ms. */
   readonly silenceTimeoutMs?: number
+  /**
+   * A `file:` address for the page journal of a postcopy migration, at either end: what {@link reconcile} puts a guest
+   * together from when one side has died. Overwritten when such a migration begins. Costs the source downtime: what has not been sent
+   * is written before the guest goes.
+   */
+  readonly postcopyJournal?: string
   /** Disks that the other side may share: given up before it runs the guest, and taken back if it does not. */
   readonly drives?: readonly BlockBackend[]
 }
@@ -138,6 +144,11 @@ export interface Migration extends AsyncDisposable {
    * @returns the URI, with the real port @throws MigrationStateError, MigrationUriError, or the transport's error
    */
   recover(uri: string): Promise<string>
+  /**
+   * The destination of a paused postcopy migration whose source has died: stops the guest for good, and writes all of it that is here
+   * to its journal. The migration fails with that. @throws MigrationStateError it is not paused, or keeps no journal
+   */
+  saveJournal(): Promise<void>
   /** Whether a migration has, or waits for, channels that {@link yank} would shut. */
   readonly connected: boolean
   /**
@@ -222,6 +233,7 @@ export function createMigration(options: MigrationOptions): Migration {
     settings,
     uuid: options.uuid,
     confirmCompletion: options.confirmCompletion ?? true,
+    journal: options.postcopyJournal,
     isZero,
     compressions,
     drives: options.drives ?? [],
@@ -373,6 +385,12 @@ export function createMigration(options: MigrationOptions): Migration {
       const actual = await incoming.recover(layered(transport, address, 'server'), address, uri)
       listening = socketAddressInfo(actual)
       return actual
+    },
+    async saveJournal() {
+      if (!incoming || status !== 'postcopy-paused')
+        throw new MigrationStateError('no paused postcopy migration waits here: there is nothing to save')
+      await incoming.postcopy.saveJournal()
+      await incoming.cancel(new MigrationCancelledError('the guest is in the journal now, and goes on from there'))
     },
     async migrate(uri) {
       await this.start(uri).done

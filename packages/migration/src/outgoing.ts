@@ -17,6 +17,7 @@ import { configurationOf, giveDisks, type MigrationContext, takeDisks } from './
 import { MigrationCancelledError, MigrationStateError, MigrationYankedError } from './errors.ts'
 import type { MigrationForecast } from './forecast/forecast.ts'
 import { Forecaster } from './forecast/forecaster.ts'
+import { SourceJournal } from './journal/source-journal.ts'
 import { trace } from './migration-trace.ts'
 import type { OutgoingMultifd } from './multifd/outgoing-multifd.ts'
 import { OutgoingPostcopy, type PostcopyLink } from './postcopy/outgoing-postcopy.ts'
@@ -345,7 +346,12 @@ export class OutgoingMigration {
     const { stats } = this
     const { blocks, encoders } = await context.ramSaver.handOver()
     const pages = new PageSource(blocks, encoders, () => this.bandwidth.exceeded)
-    const commit = await this.#postcopy!.switchOver(link, pages)
+    await using journal = await SourceJournal.begin(context, blocks)
+    const keep = async (digest: string) => journal?.switchOver(digest)
+    const commit = await this.#postcopy!.switchOver(link, pages, keep).catch(async (error) => {
+      await journal?.takenBack()
+      throw error
+    })
     this.#phase = 'postcopy'
     const halt = this.#halt!
     commit()
@@ -353,12 +359,17 @@ export class OutgoingMigration {
     stats.downtimeBytes = this.bytesAccepted - halt.bytes
     stats.downtimeMs = performance.now() - halt.beganMs
     context.setStatus('postcopy-active')
+    journal?.keepRest()
     try {
       await this.#postcopy!.run(link)
     } catch (error) {
-      if (this.#postcopy!.neverRan(error)) this.#phase = 'sending'
+      if (this.#postcopy!.neverRan(error)) {
+        this.#phase = 'sending'
+        await journal?.takenBack()
+      }
       throw error
     }
+    await journal?.completed()
   }
 
   /** Another channel takes over: what went over the earlier ones stays counted. */

@@ -19,10 +19,12 @@ import {
   StreamLoader,
   type StreamLoaderOptions,
   StreamTruncatedError,
+  setGlobalRunState,
   type Transport,
 } from '@ferryvm/core'
 import { type MigrationContext, uriOf } from '../context.ts'
 import { MigrationStateError, MigrationYankedError } from '../errors.ts'
+import { deviceTail, PageJournal, packageDigest } from '../journal/page-journal.ts'
 import { trace } from '../migration-trace.ts'
 import { RamLoader } from '../ram/ram-load.ts'
 import { RAM_SECTION_VERSION } from '../ram/ram-records.ts'
@@ -66,6 +68,7 @@ export class IncomingPostcopy {
   #channel: Channel | undefined
   #urgent: Channel | undefined
   readonly #listening = Promise.withResolvers<void>()
+  #journal: PageJournal | undefined
   /** Settles when the package is loaded and the guest has been started. */
   #package: Promise<void> | undefined
   #recovery: PromiseWithResolvers<Channel> | undefined
@@ -112,6 +115,7 @@ export class IncomingPostcopy {
     switch (command.name) {
       case 'POSTCOPY_ADVISE':
         this.#advise(command)
+        this.#journal = await PageJournal.begin(this.#parts.context, 'destination')
         return
       case 'POSTCOPY_RAM_DISCARD':
         if (this.#state !== 'advised') throw command.refuse('only between ADVISE and LISTEN')
@@ -139,6 +143,7 @@ export class IncomingPostcopy {
     const { missing } = this.#parts.context.machine.memory
     if (missing.count > 0) throw new StreamFormatError(position, `the stream ended with ${missing.count} pages missing`)
     await this.#package
+    await this.#journal?.note({ completed: true })
     void this.#urgent?.close().catch(() => {})
   }
 
@@ -219,6 +224,29 @@ export class IncomingPostcopy {
     clearTimeout(this.#lastWord)
     await this.#recoveryListener?.[Symbol.asyncDispose]()
     await this.#urgent?.close().catch(() => {})
+    await this.#journal?.[Symbol.asyncDispose]()
+  }
+
+  /** Everything of the guest that is here, which does not run here any more. @throws MigrationStateError there is no journal */
+  async saveJournal(): Promise<void> {
+    const { context } = this.#parts
+    const { machine, globalState } = context
+    const journal = this.#journal
+    if (!journal) throw new MigrationStateError('this side was started without a page journal')
+    const { missing } = machine.memory
+    if (this.running) {
+      const { runState } = machine
+      await machine.stop('postmigrate')
+      setGlobalRunState(globalState, runState)
+      await journal.devices(await deviceTail(context))
+    }
+    await journal.pages((block, page) => !missing.has(block.offset / PAGE_BYTES + page))
+    await journal.note({ saved: true })
+  }
+
+  /** Before the guest has run here: what has arrived of it may be what its source lacks. */
+  async failed(): Promise<void> {
+    if (this.#journal && !this.running) await this.saveJournal()
   }
 
   /** The second channel, for pages that were asked for: bare page records. */
@@ -278,6 +306,7 @@ export class IncomingPostcopy {
     const bytes = await takePackage(command, reader)
     trace.loadvm_handle_cmd_packaged({ length: bytes.length })
     trace.loadvm_handle_cmd_packaged_received({ ret: bytes.length })
+    const digest = packageDigest(bytes)
     const f = bufferReader(bytes, reader.position - bytes.length)
     const { context, loaderOptions } = this.#parts
     const loader = new StreamLoader(f, context.machine.sections, {
@@ -289,6 +318,7 @@ export class IncomingPostcopy {
     this.#package = loader.loadElements().then(async () => {
       if (this.#state !== 'running') throw command.refuse('the package ends without RUN')
       trace.loadvm_handle_cmd_packaged_main({ ret: 0 })
+      await this.#journal?.note({ package: digest, ran: true })
       await this.#parts.startGuest()
     })
     this.#package.catch(async (error: unknown) => {

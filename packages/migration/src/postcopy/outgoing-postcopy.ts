@@ -15,6 +15,7 @@ import {
 import type { Bandwidth } from '../bandwidth.ts'
 import type { MigrationContext } from '../context.ts'
 import { DestinationFailedError, MigrationStateError, MigrationYankedError } from '../errors.ts'
+import { packageDigest } from '../journal/page-journal.ts'
 import { trace } from '../migration-trace.ts'
 import { type ReturnPathHandlers, receiveReturnPath } from '../return-path.ts'
 import type { PageSource } from './page-source.ts'
@@ -99,9 +100,14 @@ export class OutgoingPostcopy {
 
   /**
    * The machine is stopped. Sends everything up to the last byte of the package.
+   * @param keep is waited for before the package is sent; gets its digest
    * @returns sends that byte; once it is called, the destination may run the guest
    */
-  async switchOver({ saver, f, returnPath }: PostcopyLink, pages: PageSource): Promise<() => void> {
+  async switchOver(
+    { saver, f, returnPath }: PostcopyLink,
+    pages: PageSource,
+    keep: (digest: string) => Promise<void>,
+  ): Promise<() => void> {
     const { context } = this.#parts
     this.#pages = pages
     trace.postcopy_start_set_run({})
@@ -114,6 +120,7 @@ export class OutgoingPostcopy {
     saver.command('PING', be32(PING_BEFORE_PACKAGE))
     await f.flush()
     const bytes = await this.#package()
+    await keep(packageDigest(bytes))
     // A link that is dead already takes the package too, into buffers, and then nobody knows whether it arrived.
     await Promise.race([this.#before.promise, returnPath])
     saver.command('PACKAGED', be32(bytes.length))

@@ -101,6 +101,12 @@ const hmpCommands: readonly HmpCommand[] = [
     run: ({ migration }, words) => migration.recover(wanted(words, 0, 'uri')).then(() => undefined),
   },
   {
+    name: 'save_postcopy_journal',
+    args: '',
+    help: 'the source has died: stop the guest and write what is here to the page journal, for emu reconcile',
+    run: ({ migration }) => migration.saveJournal().then(() => undefined),
+  },
+  {
     name: 'migrate_continue',
     args: 'state',
     help: 'go on from pre-switchover',

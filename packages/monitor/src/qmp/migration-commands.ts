@@ -69,6 +69,7 @@ export const migrationCommands: readonly QmpCommand[] = [
     ),
     oob: true,
   },
+  command('x-save-postcopy-journal', {}, ({ migration }) => migration.saveJournal()),
   {
     name: 'migrate-set-parameters',
     // Names and ranges are the migration's own table.
