@@ -4,6 +4,7 @@ import { demo } from './demo.ts'
 import { addImgCommands } from './img/img-commands.ts'
 import { printSections } from './info.ts'
 import { parseSize } from './keyval.ts'
+import { addMigrateCommand } from './migrate/migrate-command.ts'
 import { addReconcile } from './reconcile.ts'
 import { run } from './run.ts'
 import { runCommand } from './run-options.ts'
@@ -32,6 +33,7 @@ export function addEmulatorCommands(program: Command): void {
   addVmstate(program)
   addTlsCommands(program)
   addImgCommands(program)
+  addMigrateCommand(program)
   addColoCommands(program)
   addReconcile(program)
 }

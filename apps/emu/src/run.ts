@@ -94,7 +94,7 @@ export async function run(options: RunOptions): Promise<void> {
       profile.start(machine)
       for (const [signal, number] of STOP_SIGNALS) process.once(signal, () => ended.resolve(128 + number))
     }
-    closers.push(...(await openMonitors(options, built, { migration, snapshots, objects }, backends.terminal)))
+    closers.push(...(await openMonitors(options, built, { migration, snapshots, objects, log }, backends.terminal)))
     await begin(options, machine, { migration, snapshots }, ended)
     process.exitCode = await ended.promise
   } finally {
@@ -146,17 +146,30 @@ async function begin(
 async function openMonitors(
   options: RunOptions,
   { machine, drives }: BuiltMachine,
-  parts: { readonly migration: Migration; readonly snapshots: Snapshots; readonly objects: TlsObjects },
+  parts: {
+    readonly migration: Migration
+    readonly snapshots: Snapshots
+    readonly objects: TlsObjects
+    readonly log: Logger
+  },
   terminal: Terminal | undefined,
 ): Promise<(() => Promise<void>)[]> {
-  const blocks = options.drives.map(({ id, node, file }) => {
-    const { format, readOnly, capacityBytes } = drives.get(id)!
-    return { device: id, node, file, format, readOnly, capacityBytes }
-  })
+  const blocks = () =>
+    options.drives.map(({ id }) => {
+      const { path, format, readOnly } = drives.get(id)!
+      return { device: id, file: path, format, readOnly }
+    })
   const { name, uuid } = options
-  const monitor = createMonitor({ machine, ...parts, name, uuid, blocks: () => blocks })
+  const storage = {
+    drives: options.drives.map(({ id, node }) => ({ device: id, node, drive: drives.get(id)! })),
+    transports: [tcp(), unix()],
+    layers: tlsChannelLayers(parts.objects),
+    plaintextFrom: options.allowPlaintext ? 'anywhere' : 'loopback',
+    log: parts.log,
+  } as const
+  const monitor = createMonitor({ machine, ...parts, name, uuid, blocks, storage })
   terminal?.connectMonitor(monitor.banner, (line) => monitor.executeHmp(line))
-  const closers: (() => Promise<void>)[] = []
+  const closers: (() => Promise<void>)[] = [() => monitor.closeStorage()]
   for (const where of options.qmp) {
     if (where === 'stdio') {
       if (terminal) throw new UsageError('-qmp stdio: the terminal is the serial port; use -serial none or another')

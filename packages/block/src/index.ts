@@ -13,6 +13,7 @@ export {
   ImageSnapshotError,
 } from './errors.ts'
 export { type ImageFile, memoryImageFile } from './image-file.ts'
+export { Mirror, MirrorCancelledError, MirrorIoError, type MirrorOptions } from './mirror/mirror.ts'
 export { IMAGE_FORMATS, type ImageFormat, PROBE_BYTES, probeFormat } from './probe-format.ts'
 export { checkQcow2, type Qcow2CheckResult } from './qcow2/check.ts'
 export { type CreateQcow2Options, createQcow2 } from './qcow2/create-qcow2.ts'

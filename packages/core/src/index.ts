@@ -73,6 +73,7 @@ export { type Logger, silentLogger } from './device/logger.ts'
 export { gatedNetBackend, MAX_FRAME_BYTES, type NetBackend } from './device/net-backend.ts'
 export { gatedBackend, OutputGate } from './device/output-gate.ts'
 export type { SchemaResult, StandardSchema } from './device/standard-schema.ts'
+export { createWriteLog, type WriteLog } from './device/write-log.ts'
 export { ChannelClosedError, UnsupportedFeatureError } from './errors/channel-error.ts'
 export { CompressionError } from './errors/compression-error.ts'
 export { DeviceConfigError, DeviceHookError } from './errors/device-error.ts'
@@ -101,6 +102,7 @@ export {
   type RamBlock,
   type RamBlockOptions,
 } from './memory/guest-memory.ts'
+export { isZeroFilled } from './memory/is-zero-filled.ts'
 export {
   MissingPages,
   nowOrWhenPagesArrive,

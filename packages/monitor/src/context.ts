@@ -1,6 +1,8 @@
 import type { Machine, UserObjects } from '@ferryvm/core'
 import type { Migration, Snapshots } from '@ferryvm/migration'
 import type { Jobs } from './jobs.ts'
+import type { StorageOptions } from './storage/block-nodes.ts'
+import type { Storage } from './storage/storage.ts'
 
 /** One drive, for `query-block` and `info block`. */
 export interface BlockInfo {
@@ -40,6 +42,8 @@ export interface MonitorOptions {
   readonly objects?: UserObjects
   /** Without them there is no savevm. */
   readonly snapshots?: Snapshots
+  /** Without it disks can neither be copied nor served while the guest runs. */
+  readonly storage?: StorageOptions
   /** Clients decide by it what the protocol can do; the default is the version whose protocol this is. */
   readonly version?: MonitorVersion
   /**
@@ -61,6 +65,7 @@ export interface MonitorContext {
   readonly objects: UserObjects | undefined
   readonly snapshots: Snapshots | undefined
   readonly jobs: Jobs
+  readonly storage: Storage | undefined
   incomingFailed(error: Error): void
   executeHmp(line: string): Promise<string>
 }

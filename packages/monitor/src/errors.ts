@@ -1,6 +1,6 @@
 import { FerryError } from '@ferryvm/core'
 
-export type QmpErrorClass = 'GenericError' | 'CommandNotFound' | 'DeviceNotFound'
+export type QmpErrorClass = 'GenericError' | 'CommandNotFound' | 'DeviceNotFound' | 'DeviceNotActive'
 
 /** A monitor command was refused. `errorClass` is what QMP clients look at. */
 export class MonitorCommandError extends FerryError {

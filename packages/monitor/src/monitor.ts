@@ -4,6 +4,7 @@ import { executeHmp } from './hmp/execute-hmp.ts'
 import { Jobs } from './jobs.ts'
 import type { QmpEventData, QmpEventName } from './qmp/events.ts'
 import { QmpSession } from './qmp/qmp-session.ts'
+import { Storage } from './storage/storage.ts'
 
 /** A socket, or a pair of pipes. */
 export interface MonitorClient {
@@ -21,6 +22,8 @@ export interface Monitor {
   attachQmp(client: MonitorClient): void
   /** An interactive human monitor without line editing. */
   attachHmp(client: MonitorClient): void
+  /** Ends what commands have begun with disks: copies, the NBD server. */
+  closeStorage(): Promise<void>
   /** Stops sending events; clients stay connected. */
   [Symbol.dispose](): void
 }
@@ -33,6 +36,8 @@ const PROMPT = '(qemu) '
 
 export function createMonitor(options: MonitorOptions): Monitor {
   const { machine, migration } = options
+  const jobs = new Jobs((facts) => event('JOB_STATUS_CHANGE', facts))
+  const storage = options.storage && new Storage(options.storage, jobs, (name, data) => event(name, data))
   const context: MonitorContext = {
     machine,
     migration,
@@ -43,7 +48,8 @@ export function createMonitor(options: MonitorOptions): Monitor {
     chardevs: options.chardevs ?? (() => []),
     objects: options.objects,
     snapshots: options.snapshots,
-    jobs: new Jobs((facts) => event('JOB_STATUS_CHANGE', facts)),
+    jobs,
+    storage,
     incomingFailed:
       options.onIncomingFailed ??
       ((error) => {
@@ -61,7 +67,10 @@ export function createMonitor(options: MonitorOptions): Monitor {
   }
   const subscriptions = [
     machine.on('stop', () => event('STOP')),
-    machine.on('resume', () => event('RESUME')),
+    machine.on('resume', () => {
+      event('RESUME')
+      void storage?.exports.takeBack()
+    }),
     machine.on('reset', ({ guest, reason }) => event('RESET', { guest, reason })),
     machine.on('powerdown', () => event('POWERDOWN')),
     machine.on('shutdown', ({ guest, reason }) => {
@@ -104,6 +113,7 @@ export function createMonitor(options: MonitorOptions): Monitor {
         }
       })
     },
+    closeStorage: async () => storage?.close(),
     [Symbol.dispose]() {
       for (const subscription of subscriptions) subscription[Symbol.dispose]()
     },

@@ -122,11 +122,3 @@ export function decodeText(bytes: Uint8Array): string | undefined {
 export const shown = (bytes: Uint8Array): string =>
   // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what is looked for
   new TextDecoder().decode(bytes).replace(/[\u0000-\u001f\u007f-\u009f\ufffd]/g, '?')
-
-export function isZero(bytes: Uint8Array): boolean {
-  const words = bytes.length >> 2
-  if (bytes.byteOffset % 4 !== 0) return bytes.every((byte) => byte === 0)
-  const view = new Int32Array(bytes.buffer, bytes.byteOffset, words)
-  for (let i = 0; i < words; i++) if (view[i] !== 0) return false
-  return bytes.subarray(words * 4).every((byte) => byte === 0)
-}

@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import { isZeroFilled } from '@ferryvm/core'
 import { ImageOptionError } from '../errors.ts'
 import { type CreateImageOptions, createImage } from './create-image.ts'
 import { openImage } from './open-image.ts'
@@ -57,18 +58,9 @@ async function writeUnlessZero(
   let from = 0
   for (let at = 0; at <= bytes.length; at += unit) {
     const part = bytes.subarray(at, at + unit)
-    if (part.length > 0 && !isZero(part)) continue
+    if (part.length > 0 && !isZeroFilled(part)) continue
     if (at > from) await backend.write(offset + from, bytes.subarray(from, Math.min(at, bytes.length)))
     from = at + unit
   }
   if (from < bytes.length) await backend.write(offset + from, bytes.subarray(from))
-}
-
-function isZero(bytes: Uint8Array): boolean {
-  const end = bytes.length - (bytes.length % 8)
-  if (bytes.byteOffset % 8 === 0) {
-    const words = new BigUint64Array(bytes.buffer, bytes.byteOffset, end / 8)
-    return words.every((word) => word === 0n) && bytes.subarray(end).every((byte) => byte === 0)
-  }
-  return bytes.every((byte) => byte === 0)
 }

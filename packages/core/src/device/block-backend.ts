@@ -1,4 +1,5 @@
 import type { DiskSnapshots } from './disk-snapshots.ts'
+import type { WriteLog } from './write-log.ts'
 
 /** A part of a disk that is alike. */
 export interface DiskRun {
@@ -26,6 +27,11 @@ export interface BlockBackend {
    * @returns a run of 1 to `bytes` bytes, whole sectors. Absent: everything is data.
    */
   runAt?(offset: number, bytes: number): Promise<DiskRun>
+  /**
+   * From now on a write marks what it touched, when it is done, whoever wrote it. While somebody tracks writes the disk cannot be
+   * given up. Absent: a disk cannot be copied while it is in use.
+   */
+  trackWrites?(granularityBytes: number): WriteLog
   /**
    * Everything is written, and somebody else (a destination that shares the file) may use it from now on; reading and
    * writing fail until {@link activate}. Absent: the disk is only ever this machine's.

@@ -42,8 +42,8 @@ export const machineCommands: readonly QmpCommand[] = [
       deprecated: false,
     },
   ]),
-  command('query-block', {}, ({ blocks }) =>
-    blocks().map(({ device, file, readOnly, format = 'raw', node = device }) => ({
+  command('query-block', {}, ({ blocks, storage }) =>
+    blocks().map(({ device, file, readOnly, format = 'raw', node = storage?.nodes.nameOf(device) ?? device }) => ({
       device,
       locked: false,
       removable: false,

@@ -24,5 +24,12 @@ export const snapshotCommands: readonly QmpCommand[] = [
   ),
   command('query-jobs', {}, ({ jobs }) => jobs.list()),
   command('job-dismiss', { id: z.string() }, ({ jobs }, { id }) => jobs.dismiss(id)),
-  command('job-cancel', { id: z.string() }, ({ jobs }, { id }) => jobs.cancel(id)),
+  command('job-cancel', { id: z.string() }, ({ jobs }, { id }) => jobs.find(id).cancel()),
+  command('job-pause', { id: z.string() }, ({ jobs }, { id }) => jobs.find(id).pause()),
+  command('job-resume', { id: z.string() }, ({ jobs }, { id }) => jobs.find(id).resume()),
+  command('job-finalize', { id: z.string() }, ({ jobs }, { id }) => jobs.find(id).finalize()),
+  command('job-complete', { id: z.string() }, ({ jobs, storage }, { id }) => {
+    jobs.find(id).check('complete')
+    storage!.mirrors.complete(id)
+  }),
 ]

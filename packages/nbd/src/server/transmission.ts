@@ -1,4 +1,4 @@
-import type { Logger } from '@ferryvm/core'
+import { isZeroFilled, type Logger } from '@ferryvm/core'
 import {
   CHUNK_DONE,
   Chunk,
@@ -14,7 +14,7 @@ import {
   STATE_ZERO,
   STRUCTURED_REPLY_MAGIC,
 } from '../protocol.ts'
-import { encodeText, isZero } from '../wire.ts'
+import { encodeText } from '../wire.ts'
 import { ALLOCATION_CONTEXT_ID, type ServerSession } from './negotiate.ts'
 
 /** Requests of one client that are worked on at a time, and what they hold in memory. */
@@ -182,7 +182,7 @@ class Transmission {
     if (length > 0) await exported.backend.read(offset, bytes)
     if (!structured) return [simpleReply(request, 0), bytes]
     if (length === 0) return [chunk(request, Chunk.NONE, 0)]
-    if (isZero(bytes)) {
+    if (isZeroFilled(bytes)) {
       const hole = new Uint8Array(12)
       const view = new DataView(hole.buffer)
       view.setBigUint64(0, BigInt(offset))

@@ -1,0 +1,138 @@
+/** Disks that go along with a running guest: mirrored into the destination's NBD server, between ours and stock QEMU. */
+import { execFileSync } from 'node:child_process'
+import { existsSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { moveMachine } from '../apps/emu/src/migrate/move-machine.ts'
+import type { QmpClient } from '../apps/emu/src/qmp-client.ts'
+import { embeddedGuestImage } from '../packages/embedded-guest/src/index.ts'
+import { type DiskMachine, type DiskMachineKind, startDiskMachine } from './harness/disk-machines.ts'
+import { stockQemu10Missing } from './stock-qemu/stock-10.ts'
+import { scratchFolder, stockQemuMissing } from './stock-qemu/stock-qemu.ts'
+
+const MiB = 1 << 20
+const missing = stockQemuMissing()
+const missing10 = stockQemu10Missing()
+if (missing10) console.warn(`storage with 10.0 is skipped: ${missing10}`)
+
+describe.skipIf(missing)(`disks go along${missing ? ` (skipped: ${missing})` : ''}`, { timeout: 240_000 }, () => {
+  let folder: ReturnType<typeof scratchFolder>
+  let kernel: string
+  let machines: DiskMachine[]
+  beforeEach(() => {
+    folder = scratchFolder()
+    machines = []
+    kernel = join(folder.path, 'guest.bin')
+    const guest = {
+      dirtyBytes: 2 * MiB,
+      dirtyBytesPerSecond: MiB,
+      diskBytes: 2 * MiB,
+      diskRequestsPerSecond: 100,
+      lcgStepsPerSecond: 100_000,
+    }
+    writeFileSync(kernel, embeddedGuestImage(guest))
+  })
+  afterEach(async () => {
+    await Promise.all(machines.map((machine) => machine[Symbol.asyncDispose]()))
+    folder.remove()
+  })
+  const path = (name: string) => join(folder.path, name)
+  const start = async (kind: DiskMachineKind, disk: string, more: readonly string[] = []) => {
+    if (!existsSync(path(disk))) execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', path(disk), '16M'])
+    const machine = await startDiskMachine(kind, { folder: folder.path, kernel, disk: path(disk), more })
+    machines.push(machine)
+    return machine
+  }
+  const lines = (machine: DiskMachine, more: number) => {
+    const wanted = machine.guest.lines + more
+    return machine.guest.until((g) => g.lines >= wanted, 120_000)
+  }
+  const status = async ({ qmp }: { qmp: QmpClient }) => (await qmp.execute('query-status')).status
+  const running = async (machine: DiskMachine) => {
+    while ((await status(machine)) !== 'running') await delay(20)
+  }
+  const incoming = () => ['-incoming', `unix:${path('ram.sock')}`]
+  const storage = (destination: DiskMachine) => ({
+    destination: destination.qmp,
+    address: { type: 'unix' as const, path: path('nbd.sock') },
+  })
+  const uri = () => `unix:${path('ram.sock')}`
+
+  const routes: readonly [DiskMachineKind, DiskMachineKind][] = [
+    ['emu-7.2', 'emu-7.2'],
+    ['7.2', 'emu-7.2'],
+    ['emu-7.2', '7.2'],
+    ...(missing10
+      ? []
+      : (
+          [
+            ['10.0', 'emu-10.0'],
+            ['emu-10.0', '10.0'],
+          ] as const
+        ).map(([a, b]) => [a, b] as [DiskMachineKind, DiskMachineKind])),
+  ]
+  it.each(routes)('%s to %s: the guest finds on its disk what it wrote', async (from, to) => {
+    const source = await start(from, 'source.qcow2')
+    const destination = await start(to, 'destination.qcow2', incoming())
+    await lines(source, 2)
+    const seen: string[] = []
+    await moveMachine(source.qmp, {
+      uri: uri(),
+      storage: storage(destination),
+      progress: (step) => void (seen.at(-1) !== step && seen.push(step)),
+    })
+    await running(destination)
+    expect(seen).toEqual(['disks', 'memory', 'switch'])
+    expect(await status(source)).toBe('postmigrate')
+    await lines(destination, 2)
+    await destination.verify()
+    expect(await destination.qmp.execute('query-block-exports')).toEqual([])
+    await source.quit()
+    await destination.quit()
+    execFileSync('qemu-img', ['check', '-q', path('destination.qcow2')])
+  })
+
+  it('both disks are the same when the copy ends, and the guest goes on', async () => {
+    const source = await start('emu-7.2', 'source.qcow2')
+    await lines(source, 2)
+    const { qmp } = source
+    await qmp.execute('drive-mirror', { device: 'hd0', target: path('copy.raw'), format: 'raw', sync: 'full' })
+    await qmp.waitEvent((e) => e.event === 'BLOCK_JOB_READY')
+    await lines(source, 2)
+    await qmp.execute('stop')
+    await qmp.execute('block-job-cancel', { device: 'hd0' })
+    const { data } = await qmp.waitEvent((e) => e.event === 'BLOCK_JOB_COMPLETED')
+    expect(data).toMatchObject({ type: 'mirror', device: 'hd0', speed: 0 })
+    expect(data!.len).toBe(data!.offset)
+    await qmp.execute('cont')
+    await lines(source, 1)
+    await source.verify()
+    await qmp.execute('stop')
+    // The guest wrote on: what is compared is a second copy, by the image's own means.
+    await qmp.execute('drive-mirror', { device: 'hd0', target: path('last.qcow2'), format: 'qcow2', sync: 'full' })
+    await qmp.waitEvent((e) => e.event === 'BLOCK_JOB_READY')
+    await qmp.execute('block-job-cancel', { device: 'hd0' })
+    await qmp.waitEvent((e) => e.event === 'BLOCK_JOB_COMPLETED')
+    await source.quit()
+    execFileSync('qemu-img', ['check', '-q', path('last.qcow2')])
+    execFileSync('qemu-img', ['compare', '-q', path('source.qcow2'), path('last.qcow2')])
+  })
+
+  it('block-job-complete: the guest works on with the copy', async () => {
+    const source = await start('emu-7.2', 'source.qcow2')
+    const { qmp } = source
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', path('other.qcow2'), '16M'])
+    const file = { driver: 'file', filename: path('other.qcow2') }
+    await qmp.execute('blockdev-add', { driver: 'qcow2', 'node-name': 'other', file })
+    await qmp.execute('blockdev-mirror', { 'job-id': 'j', device: 'hd0', target: 'other', sync: 'full' })
+    await qmp.waitEvent((e) => e.event === 'BLOCK_JOB_READY')
+    await qmp.execute('block-job-complete', { device: 'j' })
+    await qmp.waitEvent((e) => e.event === 'BLOCK_JOB_COMPLETED')
+    expect((await qmp.execute('query-block'))[0].inserted).toMatchObject({ 'node-name': 'other', drv: 'qcow2' })
+    await lines(source, 2)
+    await source.verify()
+    await source.quit()
+    for (const image of ['source.qcow2', 'other.qcow2']) execFileSync('qemu-img', ['check', '-q', path(image)])
+  })
+})
