@@ -1,9 +1,9 @@
 /** What virtio devices, user networks and AIA's interrupt controllers save, through the kit for tables. */
 import { vmstateCompliance } from '@ferryvm/compliance/vmstate'
+import { aplicVmstate, imsicVmstate } from '@ferryvm/devices-virt'
 import { virtioTables } from '@ferryvm/devices-virtio/tables'
 import { slirpVmstate } from '@ferryvm/netdev'
 import { describe, it } from 'vitest'
-import { aplicVmstate, imsicVmstate } from '../apps/emu/src/stream/aia-tables.ts'
 
 const runner = { describe, it }
 const element = { index: 3, out: [{ address: 0x8000_1000, length: 100 }], in: [{ address: 0x8000_2000, length: 1 }] }
@@ -74,13 +74,15 @@ vmstateCompliance(runner, {
     s.bootp_clients[3] = { allocated: 1, macaddr: Uint8Array.of(2, 3, 4, 5, 6, 7) }
   },
 })
-vmstateCompliance(runner, {
-  vmstate: imsicVmstate,
-  mutate(s) {
-    s.eidelivery = 1
-    s.eistate[40] = 3
-  },
-})
+for (const pages of [1, 3]) {
+  vmstateCompliance(runner, {
+    vmstate: imsicVmstate(pages),
+    mutate(s) {
+      s.eidelivery[pages - 1] = 1
+      s.eistate[256 * pages - 1] = 3
+    },
+  })
+}
 for (const harts of [0, 2]) {
   vmstateCompliance(runner, {
     vmstate: aplicVmstate(harts),

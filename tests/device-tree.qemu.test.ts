@@ -3,7 +3,14 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { VIRT_PROFILES, type VirtProfile } from '@ferryvm/board-virt'
-import { type FdtNode, flattenDeviceTree, parseDeviceTree, virtDeviceTree } from '@ferryvm/devices-virt'
+import { withInterruptFiles } from '@ferryvm/cpu-riscv'
+import {
+  type FdtNode,
+  flattenDeviceTree,
+  type InterruptControllers,
+  parseDeviceTree,
+  virtDeviceTree,
+} from '@ferryvm/devices-virt'
 import { afterAll, describe, expect, it } from 'vitest'
 import { stockQemu10 } from './stock-qemu/stock-10.ts'
 import { stockQemuCommand, stockQemuMissing } from './stock-qemu/stock-qemu.ts'
@@ -19,10 +26,10 @@ describe.skipIf(missing)('the device tree beside the one of stock QEMU', () => {
   afterAll(() => rmSync(folder, { recursive: true }))
 
   const stocks = { 'qemu-7.2': { command: stockQemuCommand, args: [], env: {} }, 'qemu-10.0': stockQemu10() }
-  const stockTree = (profile: VirtProfile, harts: number, more: string[] = []) => {
-    const file = join(folder, `stock-${profile}-${harts}-${more.length}.dtb`)
+  const stockTree = (profile: VirtProfile, harts: number, more: string[] = [], board = 'virt') => {
+    const file = join(folder, `stock-${profile}-${harts}-${more.length}-${board.replaceAll(',', '-')}.dtb`)
     const { command, args, env } = stocks[profile]!
-    execFileSync(command, [...args, '-M', `virt,dumpdtb=${file}`, '-smp', `${harts}`, '-m', '128M', ...more], {
+    execFileSync(command, [...args, '-M', `${board},dumpdtb=${file}`, '-smp', `${harts}`, '-m', '128M', ...more], {
       stdio: 'pipe',
       env: { ...process.env, ...env },
     })
@@ -56,6 +63,24 @@ describe.skipIf(missing)('the device tree beside the one of stock QEMU', () => {
         expect(warnings(file)).toEqual(warnings(stock.file))
       },
     )
+  }
+
+  const controllers: readonly [harts: number, board: string, interrupts: InterruptControllers][] = [
+    [1, 'virt,aia=aplic', { kind: 'aplic' }],
+    [2, 'virt,aia=aplic', { kind: 'aplic' }],
+    [1, 'virt,aia=aplic-imsic', { kind: 'aplic-imsic', guests: 0 }],
+    [2, 'virt,aia=aplic-imsic,aia-guests=3', { kind: 'aplic-imsic', guests: 3 }],
+    [5, 'virt,aia=aplic-imsic,aia-guests=4', { kind: 'aplic-imsic', guests: 4 }],
+  ]
+  for (const profile of Object.keys(VIRT_PROFILES) as VirtProfile[]) {
+    it.skipIf(!stocks[profile]).each(controllers)(`${profile}: %i hart(s) with -M %s`, (harts, board, interrupts) => {
+      const stock = stockTree(profile, harts, [], board)
+      delete (stock.tree.children.chosen!.properties as Record<string, Uint8Array>)['rng-seed']
+      const { cpu, deviceTree } = VIRT_PROFILES[profile]
+      const { isa, mmuType } = interrupts.kind === 'aplic-imsic' ? withInterruptFiles(cpu, interrupts.guests) : cpu
+      const ours = ourTree(profile, harts, { facts: { ...deviceTree, isa, mmuType }, interrupts })
+      expect(printable(ours)).toEqual(printable(stock.tree))
+    })
   }
 
   it.skipIf(!stocks['qemu-10.0'])('says where a virtio IOMMU is', () => {

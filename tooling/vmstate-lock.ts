@@ -4,7 +4,7 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { VIRT_PROFILES, type VirtProfile, virtBoard } from '@ferryvm/board-virt'
+import { VIRT_PROFILES, type VirtBoardOptions, type VirtProfile, virtBoard } from '@ferryvm/board-virt'
 import { intelIommu } from '@ferryvm/devices-iommu'
 import { memoryBlock, virtioBlk, virtioIommu, virtioNet, virtioRng, virtioSerial } from '@ferryvm/devices-virtio'
 import { createMachine } from '@ferryvm/machine'
@@ -36,8 +36,13 @@ export async function currentTables(): Promise<Record<string, VmstateDump>> {
     // A bus has one IOMMU at most, behind all others here: places of devices are the names of their tables.
     const iommus = [intelIommu({}), ...(VIRT_PROFILES[profile].virtioIommu ? [virtioIommu({}, { bus: 'pcie.0' })] : [])]
     const tables = new Map<string, ReturnType<typeof sectionTables>[number]>()
-    for (const iommu of iommus) {
-      const board = virtBoard({ profile, ramBytes: 1 << 24, devices: [...devices, iommu] })
+    const boards: Partial<VirtBoardOptions>[] = [
+      ...iommus.map((iommu) => ({ devices: [...devices, iommu] })),
+      { interrupts: { kind: 'aplic-imsic', guests: 0 } },
+      { interrupts: { kind: 'aplic' } },
+    ]
+    for (const options of boards) {
+      const board = virtBoard({ profile, ramBytes: 1 << 24, ...options })
       await using machine = await createMachine(board)
       await using _migration = createMigration({ machine, transports: [] })
       for (const table of sectionTables(machine)) tables.set(table.type, table)

@@ -1,6 +1,7 @@
 import { Drive } from '@ferryvm/block/node'
 import { type BootFiles, VIRT_PROFILES, type VirtProfile, virtBoard } from '@ferryvm/board-virt'
 import type { BlockBackend, DeviceSpec, Logger, Machine, Plugin } from '@ferryvm/core'
+import type { InterruptControllers } from '@ferryvm/devices-virt'
 import { embeddedGuestImage } from '@ferryvm/embedded-guest'
 import { createMachine } from '@ferryvm/machine'
 import { slirp, UserNet } from '@ferryvm/netdev'
@@ -14,7 +15,9 @@ import { UsageError } from './usage-error.ts'
 
 const PROFILES = Object.keys(VIRT_PROFILES) as VirtProfile[]
 const FIRST_MAC_BYTE = 0x56
-const PROPERTIES = ['profile', 'timer-nudge', 'check-load-order']
+const PROPERTIES = ['profile', 'aia', 'aia-guests', 'timer-nudge', 'check-load-order']
+const AIA = ['none', 'aplic', 'aplic-imsic']
+const MAX_AIA_GUESTS = 7
 
 export interface BuiltMachine {
   readonly machine: Machine
@@ -27,6 +30,8 @@ export async function buildMachine(options: RunOptions, backends: Backends, log:
   const {
     type: _,
     profile = 'qemu-7.2',
+    aia = 'none',
+    'aia-guests': aiaGuests = '0',
     'timer-nudge': timerNudge = 'on',
     'check-load-order': checkLoadOrder,
     ...unknown
@@ -37,6 +42,7 @@ export async function buildMachine(options: RunOptions, backends: Backends, log:
   if (!PROFILES.includes(profile as VirtProfile)) {
     throw new UsageError(`-M virt,profile=${profile}: unknown profile (there are: ${PROFILES.join(', ')})`)
   }
+  const interrupts = interruptControllers(aia, aiaGuests)
   const plugins = await Promise.all(options.plugins.map(loadPlugin))
   const drives = new Map<string, Drive>()
   const closeDrives = async () => {
@@ -62,6 +68,7 @@ export async function buildMachine(options: RunOptions, backends: Backends, log:
       virtBoard({
         ...bootFiles(options),
         profile: profile as VirtProfile,
+        interrupts,
         timerNudge: isOn(timerNudge),
         checkLoadOrder: isOn(checkLoadOrder),
         harts: options.harts,
@@ -77,6 +84,16 @@ export async function buildMachine(options: RunOptions, backends: Backends, log:
     await closeDrives()
     throw error
   }
+}
+
+/** Guests without an IMSIC are allowed, as in QEMU, and mean nothing. */
+function interruptControllers(aia: string, aiaGuests: string): InterruptControllers {
+  if (!AIA.includes(aia)) throw new UsageError(`-M virt,aia=${aia}: there are ${AIA.join(', ')}`)
+  const guests = Number(aiaGuests)
+  if (!/^\d+$/.test(aiaGuests) || guests > MAX_AIA_GUESTS) {
+    throw new UsageError(`-M virt,aia-guests=${aiaGuests}: a number from 0 to ${MAX_AIA_GUESTS}`)
+  }
+  return aia === 'none' ? { kind: 'plic' } : aia === 'aplic' ? { kind: 'aplic' } : { kind: 'aplic-imsic', guests }
 }
 
 function bootFiles({ bios, kernel, initrd, append, guest }: RunOptions): BootFiles {

@@ -1,6 +1,6 @@
 import type { StreamSettings } from '@ferryvm/core'
 import { type HartProfile, PROFILES } from '@ferryvm/cpu-riscv'
-import type { DeviceTreeFacts } from '@ferryvm/devices-virt'
+import type { AplicVersion, DeviceTreeFacts } from '@ferryvm/devices-virt'
 
 export type VirtProfile = 'qemu-7.2' | 'qemu-10.0'
 const MiB = 2 ** 20
@@ -23,6 +23,8 @@ export interface VirtProfileFacts {
   readonly fwCfgEarly: boolean
   /** Knows the ACPI tables' RAM blocks and sections, so they may be sent. */
   readonly acpi: boolean
+  /** Version of the APLIC's sections. */
+  readonly aplicVersion: AplicVersion
   /** The board has a place for virtio-iommu. */
   readonly virtioIommu: boolean
   readonly stream: Pick<StreamSettings, 'sendSwitchoverStart' | 'preemptAtSetup' | 'multifdBefore82' | 'vmdescStyle'>
@@ -31,23 +33,39 @@ export interface VirtProfileFacts {
 export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
   'qemu-7.2': {
     cpu: PROFILES['qemu-7.2'],
-    deviceTree: { isaLists: false, plicSources: 96, initrdCells: 1, pmuPaddingCells: 5, aliases: false },
+    deviceTree: {
+      isaLists: false,
+      plicSources: 96,
+      initrdCells: 1,
+      pmuPaddingCells: 5,
+      aliases: false,
+      aiaBinding: 'draft',
+    },
     initrdOffsetBytes: 128 * MiB,
     deviceTreeRoomBytes: MiB,
     startsAtEntry: false,
     fwCfgEarly: false,
     acpi: false,
+    aplicVersion: 1,
     virtioIommu: false,
     stream: { sendSwitchoverStart: false, preemptAtSetup: true, multifdBefore82: true, vmdescStyle: '7.2' },
   },
   'qemu-10.0': {
     cpu: PROFILES['qemu-10.0'],
-    deviceTree: { isaLists: true, plicSources: 95, initrdCells: 2, pmuPaddingCells: 0, aliases: true },
+    deviceTree: {
+      isaLists: true,
+      plicSources: 95,
+      initrdCells: 2,
+      pmuPaddingCells: 0,
+      aliases: true,
+      aiaBinding: 'final',
+    },
     initrdOffsetBytes: 512 * MiB,
     deviceTreeRoomBytes: undefined,
     startsAtEntry: true,
     fwCfgEarly: true,
     acpi: true,
+    aplicVersion: 2,
     virtioIommu: true,
     stream: { sendSwitchoverStart: true, preemptAtSetup: false, multifdBefore82: false, vmdescStyle: '10.0' },
   },

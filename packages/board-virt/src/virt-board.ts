@@ -6,17 +6,20 @@ import {
   type Logger,
   silentLogger,
 } from '@ferryvm/core'
-import { type Accelerator, rv64 } from '@ferryvm/cpu-riscv'
+import { type Accelerator, rv64, withInterruptFiles } from '@ferryvm/cpu-riscv'
 import { intelIommu } from '@ferryvm/devices-iommu'
 import { gpex } from '@ferryvm/devices-pci'
 import {
   aclintMswi,
   aclintMtimer,
+  aplic,
   bootRom,
   flattenDeviceTree,
   foreignState,
   fwCfg,
   goldfishRtc,
+  type InterruptControllers,
+  imsic,
   MROM,
   maskRom,
   pflashCfi01,
@@ -45,6 +48,8 @@ export interface VirtBoardOptions extends BootFiles {
   /** Which stock QEMU's board this is, as far as a guest or a stream can tell. Default `qemu-7.2`. */
   readonly profile?: VirtProfile
   readonly harts?: number
+  /** What interrupts go through. Default: the PLIC. PCI functions can send messages where there is an IMSIC. */
+  readonly interrupts?: InterruptControllers
   /** Default 128 MiB. */
   readonly ramBytes?: number
   /** The far side of the UART. */
@@ -68,6 +73,8 @@ const MAP = {
   mtimer: 0x200_4000,
   platformBus: 0x400_0000,
   plic: 0xc00_0000,
+  aplic: { machine: 0xc00_0000, supervisor: 0xd00_0000 },
+  imsic: { machine: 0x2400_0000, supervisor: 0x2800_0000 },
   uart: 0x1000_0000,
   fwCfg: 0x1010_0000,
   flash: [0x2000_0000, 0x2200_0000],
@@ -87,7 +94,10 @@ const FW_CFG_FILES = [
  */
 export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
   const { profile = 'qemu-7.2', harts = 1, ramBytes = 128 * MiB, devices = [], log = silentLogger } = options
-  const { fwCfgEarly, acpi, virtioIommu: virtioIommuOnBoard, stream, cpu, deviceTree } = VIRT_PROFILES[profile]
+  const { interrupts = { kind: 'plic' } } = options
+  const { fwCfgEarly, acpi, virtioIommu: virtioIommuOnBoard, stream, deviceTree } = VIRT_PROFILES[profile]
+  const guestFiles = interrupts.kind === 'aplic-imsic' ? interrupts.guests : undefined
+  const cpu = rv64({ harts, profile, guestFiles, toldIsa, timerNudge: options.timerNudge, accel: options.accel })
   const fwCfgSpec = fwCfg({ harts, files: FW_CFG_FILES, returnsAcpi: acpi }, { at: MAP.fwCfg })
   const boot = planBoot(options, ramBytes, profile)
   const iommuRequester = requesterOf(devices, virtioIommu.type)
@@ -102,7 +112,8 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
       virtDeviceTree({
         harts,
         ramBytes,
-        facts: { ...deviceTree, isa: cpu.isa, mmuType: cpu.mmuType },
+        facts: { ...deviceTree, ...hartFacts(profile, guestFiles) },
+        interrupts,
         bootargs: options.append,
         initrd: boot.initrd,
         rngSeed: crypto.getRandomValues(new Uint8Array(32)),
@@ -124,7 +135,7 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
     name: 'virt',
     stream,
     checkLoadOrder: options.checkLoadOrder,
-    cpu: rv64({ harts, profile, toldIsa, timerNudge: options.timerNudge, accel: options.accel }),
+    cpu,
     ram: [{ idstr: 'riscv_virt_board.ram', base: RAM_BASE, sizeBytes: ramBytes }],
     // Behind the place of VT-d, where guests look for it: no other device must answer there.
     platformBus: { base: MAP.platformBus + VTD_BYTES, sizeBytes: 32 * MiB - VTD_BYTES, firstIrq: 64, irqCount: 32 },
@@ -134,7 +145,7 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
       maskRom({}),
       aclintMswi({}, { at: MAP.clint }),
       aclintMtimer({}, { at: MAP.mtimer }),
-      plic({}, { at: MAP.plic }),
+      ...interruptControllers(interrupts, profile),
       ...(fwCfgEarly ? [fwCfgSpec] : []),
       testFinisher({}, { at: MAP.finisher }),
       virtioMmio({}, { id: 'virtio-mmio', irq: 1 }),
@@ -150,6 +161,22 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
       foreignState({ returnsAcpi: acpi }, { id: 'foreign-state' }),
     ],
   }
+}
+
+function interruptControllers({ kind }: InterruptControllers, profile: VirtProfile): DeviceSpec[] {
+  if (kind === 'plic') return [plic({}, { at: MAP.plic })]
+  const messages = kind === 'aplic-imsic'
+  const version = VIRT_PROFILES[profile].aplicVersion
+  return [
+    ...(messages ? [imsic({ supervisorAt: MAP.imsic.supervisor }, { at: MAP.imsic.machine })] : []),
+    aplic({ supervisorAt: MAP.aplic.supervisor, messages, version }, { at: MAP.aplic.machine }),
+  ]
+}
+
+/** What the device tree says of the harts. */
+function hartFacts(profile: VirtProfile, guestFiles: number | undefined): { isa: string; mmuType: string } {
+  const { cpu } = VIRT_PROFILES[profile]
+  return guestFiles === undefined ? cpu : withInterruptFiles(cpu, guestFiles)
 }
 
 /** Where the PCI bus will put the first device of that type. */

@@ -3,6 +3,7 @@
  * Node and in browsers.
  */
 export type { Bus, BusAttachment, BusKind, BusRequest } from './bus/bus.ts'
+export type { InterruptFile, InterruptFileState } from './bus/interrupt-file.ts'
 export type { Iommu, IommuAttachPoint } from './bus/iommu.ts'
 export type { IrqLine, MmioRegion } from './bus/mmio.ts'
 export type {

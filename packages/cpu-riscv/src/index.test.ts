@@ -11,5 +11,6 @@ it('has these public names', () => {
     'VirtualizationError',
     'hartTables',
     'rv64',
+    'withInterruptFiles',
   ])
 })

@@ -10,7 +10,7 @@
  * ```
  */
 export { HartCrashError, PageNotIsolatedError, VirtualizationError } from './errors.ts'
-export { type HartProfile, PROFILES, type ProfileName } from './hart/profile.ts'
+export { type HartProfile, PROFILES, type ProfileName, withInterruptFiles } from './hart/profile.ts'
 export { ACCELERATORS, type Accelerator, DEFAULT_ACCELERATOR, type Rv64Options, rv64 } from './rv64.ts'
 export type { Rv64Cpu } from './rv64-cpu.ts'
 export { hartTables } from './vmstate/cpu-vmstate.ts'

@@ -1,14 +1,25 @@
-import type { Cpu, HartPort, HartSampler, IrqLine, PhysicalMap, SaveStateRegistry, VirtualClock } from '@ferryvm/core'
+import type {
+  Cpu,
+  HartPort,
+  HartSampler,
+  InterruptFile,
+  IrqLine,
+  PhysicalMap,
+  SaveStateRegistry,
+  VirtualClock,
+} from '@ferryvm/core'
 import { LEAVE, LEAVE_MEANS, LEAVE_NAMES } from './compiler/leave.ts'
 import { CSRS } from './csr/csr-table.ts'
 import type { ControlBlock } from './hart/control.ts'
 import { COUNTER, type HartState, IRQ, WORD } from './hart/hart-state.ts'
+import { FILE, InterruptFileMemory } from './hart/interrupt-file.ts'
 import { LAYOUT } from './hart/layout.ts'
 import type { HartProfile } from './hart/profile.ts'
 import { registerNames, X_NAMES } from './hart/register-names.ts'
 import { resetHart } from './hart/reset.ts'
 import { Throttle } from './hart/throttle.ts'
 import { Pmp } from './mmu/pmp.ts'
+import { EXTERNAL } from './trap/interrupt-priorities.ts'
 import { Interrupts } from './trap/interrupts.ts'
 import { cpuCommonVmstate, cpuVmstate } from './vmstate/cpu-vmstate.ts'
 import { otherCpuVmstate } from './vmstate/other-release.ts'
@@ -234,30 +245,61 @@ export class Rv64Cpu implements Cpu {
   #port(hart: HartState): HartPort {
     const wake = () => request(hart, Request.irq)
     const seipUnclaimed = this.#seipUnclaimed
+    const line = (mipBit: number): IrqLine => ({
+      set(level) {
+        const bit = 1 << mipBit
+        // SSIP is a bit that software clears, so a line can only set it.
+        if (bit === IRQ.SSIP) {
+          if (level) Atomics.or(hart.i32, WORD.mip, bit)
+        } else {
+          if (bit === IRQ.SEIP && seipUnclaimed.delete(hart) && !level) Atomics.or(hart.i32, WORD.mip, bit)
+          const before = level
+            ? Atomics.or(hart.i32, WORD.externalIrq, bit)
+            : Atomics.and(hart.i32, WORD.externalIrq, ~bit)
+          if (((before & bit) !== 0) === level) return
+        }
+        wake()
+      },
+    })
     return {
       index: hart.index,
-      line: (mipBit): IrqLine => ({
-        set(level) {
-          const bit = 1 << mipBit
-          // SSIP is a bit that software clears, so a line can only set it.
-          if (bit === IRQ.SSIP) {
-            if (level) Atomics.or(hart.i32, WORD.mip, bit)
-          } else {
-            if (bit === IRQ.SEIP && seipUnclaimed.delete(hart) && !level) Atomics.or(hart.i32, WORD.mip, bit)
-            const before = level
-              ? Atomics.or(hart.i32, WORD.externalIrq, bit)
-              : Atomics.and(hart.i32, WORD.externalIrq, ~bit)
-            if (((before & bit) !== 0) === level) return
-          }
-          wake()
-        },
-      }),
+      line,
+      interruptFiles: this.#interruptFiles(hart, line),
       pending: (mipBit) => (this.#interrupts(hart).pending() & (1 << mipBit)) !== 0,
       setMtimecmp(value) {
         Atomics.store(hart.u64, MTIMECMP, BigInt.asUintN(64, value))
         wake()
       },
     }
+  }
+
+  #interruptFiles(hart: HartState, line: HartPort['line']): HartPort['interruptFiles'] {
+    const guests = this.#parts.profile.guestFiles
+    if (guests === undefined) return undefined
+    const file = (index: number): InterruptFile => {
+      const memory = new InterruptFileMemory(hart, index)
+      return {
+        setPending(identity) {
+          memory.setPending(identity)
+          request(hart, Request.irq)
+        },
+        reset: () => memory.reset(),
+        save(into) {
+          into.eidelivery = memory.eidelivery
+          into.eithreshold = memory.eithreshold
+          memory.saveIdentities(into.eistate)
+        },
+        load: ({ eidelivery, eithreshold, eistate }) => {
+          memory.load(eidelivery, eithreshold, eistate)
+          // What mip said of the external interrupts was this, or else software's. From here on it follows from the file.
+          if (index === FILE.M) line(EXTERNAL.M).set(false)
+          if (index !== FILE.S) return
+          if (memory.level) this.#seipUnclaimed.delete(hart)
+          line(EXTERNAL.S).set(false)
+        },
+      }
+    }
+    return { machine: file(FILE.M), supervisor: Array.from({ length: 1 + guests }, (_, i) => file(FILE.S + i)) }
   }
 
   #interrupts(hart: HartState): Interrupts {

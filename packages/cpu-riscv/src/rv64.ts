@@ -2,8 +2,8 @@ import type { Cpu, CpuContext, CpuFactory, CpuSpec, PhysicalMap } from '@ferryvm
 import { HartCrashError, PageNotIsolatedError, VirtualizationError } from './errors.ts'
 import { CONTROL_BYTES, ControlBlock } from './hart/control.ts'
 import { HartState, WORD } from './hart/hart-state.ts'
-import { DEFAULT_POOL_PAGES, hartAreaBytes, LAYOUT, PAGE_SLOT_BYTES } from './hart/layout.ts'
-import { PROFILES, type ProfileName } from './hart/profile.ts'
+import { DEFAULT_POOL_PAGES, hartAreaBytes, LAYOUT, MAX_GUEST_FILES, PAGE_SLOT_BYTES } from './hart/layout.ts'
+import { type HartProfile, PROFILES, type ProfileName, withInterruptFiles } from './hart/profile.ts'
 import { NO_RESERVATION, resetHart } from './hart/reset.ts'
 import { Rv64Cpu, type Rv64CpuParts } from './rv64-cpu.ts'
 import { MmioServer } from './worker/mailbox.ts'
@@ -20,6 +20,11 @@ export interface Rv64Options {
   readonly harts?: number
   /** Which stock QEMU's `rv64` CPU to be like, for the guest and on the wire. Default `qemu-7.2`. */
   readonly profile?: ProfileName
+  /**
+   * Gives the harts Smaia and Ssaia: interrupt files at machine and supervisor level, and so many for guests of the
+   * latter, 0 to 7. An IMSIC delivers to them. Default: the harts have none.
+   */
+  readonly guestFiles?: number
   /** Default `jit`: hot code is compiled to WebAssembly. A guest cannot tell, apart from the speed. */
   readonly accel?: Accelerator
   /** With `jit`: so many jumps to an instruction make it worth compiling, 1 to 32767. */
@@ -59,7 +64,8 @@ const defaultPool = (harts: number): number => {
 /**
  * An RV64IMAFDC CPU with M, S and U mode. Each hart runs in a thread of its own.
  * @throws PageNotIsolatedError in a page whose threads cannot share memory
- * @throws RangeError harts outside 1..512, decodedPages outside 16..32768 or compileThreshold outside 1..32767
+ * @throws RangeError harts outside 1..512, decodedPages outside 16..32768, compileThreshold outside 1..32767 or guestFiles
+ * outside 0..7
  */
 export const rv64: CpuFactory<Rv64Options> = Object.assign(
   (options: Rv64Options = {}): CpuSpec => {
@@ -78,10 +84,19 @@ export const rv64: CpuFactory<Rv64Options> = Object.assign(
     }
     const threshold = accel === 'jit' ? compileThreshold : undefined
     if (!PROFILES[profile]) throw new RangeError(`rv64: no profile "${profile}"; ${Object.keys(PROFILES).join(', ')}`)
+    const { guestFiles } = options
+    if (
+      guestFiles !== undefined &&
+      !(Number.isInteger(guestFiles) && guestFiles >= 0 && guestFiles <= MAX_GUEST_FILES)
+    ) {
+      throw new RangeError(`rv64: guestFiles ${guestFiles}; 0 to ${MAX_GUEST_FILES}`)
+    }
+    const plain = PROFILES[profile]
+    const hart = guestFiles === undefined ? plain : withInterruptFiles(plain, guestFiles)
     return {
       type: 'rv64',
       harts,
-      realize: (ctx) => realize(ctx, harts, profile, decodedPages, threshold, { timerNudge, toldIsa: options.toldIsa }),
+      realize: (ctx) => realize(ctx, harts, hart, decodedPages, threshold, { timerNudge, toldIsa: options.toldIsa }),
     }
   },
   { type: 'rv64' },
@@ -90,13 +105,12 @@ export const rv64: CpuFactory<Rv64Options> = Object.assign(
 async function realize(
   ctx: CpuContext,
   count: number,
-  profileName: ProfileName,
+  profile: HartProfile,
   poolPages: number,
   threshold: number | undefined,
   options: Pick<Rv64CpuParts, 'timerNudge' | 'toldIsa'>,
 ): Promise<Cpu> {
   const { memory } = ctx.map
-  const profile = PROFILES[profileName]
   const controlBase = memory.allocate(CONTROL_BYTES)
   const codeHoldersBase = count > 1 ? memory.allocate(2 ** 21) : 0
   const bases = Array.from({ length: count }, () => memory.allocate(hartAreaBytes(poolPages)))
@@ -125,7 +139,7 @@ async function realize(
             codeHoldersBase,
             hartBases: bases,
             index: hart.index,
-            profile: profileName,
+            profile,
             poolPages,
             threshold,
             clock: ctx.clock.shared,

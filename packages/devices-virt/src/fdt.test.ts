@@ -10,6 +10,7 @@ const facts: DeviceTreeFacts = {
   initrdCells: 1,
   pmuPaddingCells: 0,
   aliases: false,
+  aiaBinding: 'draft',
 }
 
 describe('flattened device trees', () => {

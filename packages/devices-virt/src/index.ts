@@ -1,5 +1,5 @@
 /**
- * What the RISC-V `virt` board is made of: ACLINT, PLIC, UART 16550, goldfish RTC, test finisher, fw_cfg, CFI flash, boot
+ * What the RISC-V `virt` board is made of: ACLINT, PLIC or APLIC and IMSIC, UART 16550, goldfish RTC, test finisher, fw_cfg, CFI flash, boot
  * ROM and device tree. Sections, versions and bytes are those of stock QEMU 7.2 and 10.0.
  *
  * ```ts
@@ -14,6 +14,7 @@
  * ```
  */
 export { aclintMswi, aclintMtimer, aclintSswi, type MtimerState, mtimerVmstate } from './aclint.ts'
+export { type AplicState, type AplicVersion, aplic, aplicVmstate } from './aplic.ts'
 export { type BootRomOptions, bootRom, MROM, maskRom } from './boot-rom.ts'
 export {
   cells,
@@ -30,8 +31,14 @@ export {
 export { acpiBuildVmstate, foreignState } from './foreign-state.ts'
 export { type FwCfgFile, fwCfg, fwCfgVmstate } from './fw-cfg.ts'
 export { goldfishRtc, goldfishRtcVmstate } from './goldfish-rtc.ts'
+export { type ImsicState, imsic, imsicVmstate } from './imsic.ts'
 export { pflashCfi01, pflashCfi01Vmstate } from './pflash-cfi01.ts'
 export { type PlicState, plic, plicVmstate } from './plic.ts'
 export { testFinisher } from './test-finisher.ts'
 export { uart16550, uart16550Vmstate } from './uart16550.ts'
-export { type DeviceTreeFacts, type VirtDeviceTreeOptions, virtDeviceTree } from './virt-device-tree.ts'
+export {
+  type DeviceTreeFacts,
+  type InterruptControllers,
+  type VirtDeviceTreeOptions,
+  virtDeviceTree,
+} from './virt-device-tree.ts'

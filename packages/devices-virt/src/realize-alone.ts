@@ -5,6 +5,8 @@ import {
   type DeviceSpec,
   GuestMemory,
   type HartPort,
+  type InterruptFile,
+  type InterruptFileState,
   type IrqLine,
   OutputGate,
   PhysicalMap,
@@ -37,8 +39,13 @@ export class RecordingHart implements HartPort {
   readonly index: number
   mip = 0
   mtimecmp: bigint | undefined
-  constructor(index: number) {
+  readonly interruptFiles?: { machine: RecordingFile; supervisor: RecordingFile[] }
+  /** @param guestFiles absent: no interrupt files at all */
+  constructor(index: number, guestFiles?: number) {
     this.index = index
+    if (guestFiles === undefined) return
+    const supervisor = Array.from({ length: 1 + guestFiles }, () => new RecordingFile())
+    this.interruptFiles = { machine: new RecordingFile(), supervisor }
   }
   line(bit: number): IrqLine {
     return {
@@ -56,15 +63,36 @@ export class RecordingHart implements HartPort {
 }
 
 /** @internal */
+export class RecordingFile implements InterruptFile {
+  /** Identities, in the order in which they became pending. */
+  readonly pending: number[] = []
+  state: InterruptFileState = { eidelivery: 0, eithreshold: 0, eistate: new Uint32Array(256) }
+  setPending(identity: number): void {
+    this.pending.push(identity)
+  }
+  reset(): void {
+    this.pending.length = 0
+  }
+  save(into: InterruptFileState): void {
+    into.eidelivery = this.state.eidelivery
+    into.eithreshold = this.state.eithreshold
+    into.eistate.set(this.state.eistate)
+  }
+  load({ eidelivery, eithreshold, eistate }: InterruptFileState): void {
+    this.state = { eidelivery, eithreshold, eistate: eistate.slice() }
+  }
+}
+
+/** @internal */
 export async function realizeAlone(
   { definition, props, placement }: DeviceSpec,
-  options: { harts?: number; ram?: { base: number; sizeBytes: number } } = {},
+  options: { harts?: number; guestFiles?: number; ram?: { base: number; sizeBytes: number } } = {},
 ): Promise<Bench> {
   const memory = new GuestMemory()
   const physical = new PhysicalMap(memory)
   const clock = new VirtualClock()
   const registry = createSaveStateRegistry()
-  const harts = Array.from({ length: options.harts ?? 1 }, (_, i) => new RecordingHart(i))
+  const harts = Array.from({ length: options.harts ?? 1 }, (_, i) => new RecordingHart(i, options.guestFiles))
   if (options.ram) physical.addRam(options.ram.base, memory.addBlock('ram', options.ram.sizeBytes))
   const irqs: boolean[] = []
   const requests: string[] = []

@@ -1,5 +1,7 @@
 /** The device tree of the `virt` board. Spec: virt-machine.md section 5; bindings: Linux Documentation/devicetree. */
+import { APLIC_SOURCES, aplicBytes } from './aplic.ts'
 import { cells, cells64, type FdtNode, fdtNode, flag, joined, text } from './fdt.ts'
+import { imsicStrideBytes } from './imsic.ts'
 
 /** In what the trees of two releases of stock QEMU differ; board-virt has the values. */
 export interface DeviceTreeFacts {
@@ -16,7 +18,19 @@ export interface DeviceTreeFacts {
   readonly pmuPaddingCells: number
   /** There is `/aliases`, with the serial line. */
   readonly aliases: boolean
+  /**
+   * How APLIC and IMSIC are described. `draft`: as the binding was before it went into Linux. `final`: as it is there, with
+   * node names and a compatible string of QEMU's own besides.
+   */
+  readonly aiaBinding: 'draft' | 'final'
 }
+
+/** What interrupts go through: the PLIC, an APLIC with wires to the harts, or one that sends messages to an IMSIC. */
+export type InterruptControllers =
+  | { readonly kind: 'plic' }
+  | { readonly kind: 'aplic' }
+  /** `guests`: interrupt files of each hart for guests of its supervisor. */
+  | { readonly kind: 'aplic-imsic'; readonly guests: number }
 
 export interface VirtDeviceTreeOptions {
   readonly harts: number
@@ -27,6 +41,8 @@ export interface VirtDeviceTreeOptions {
   /** 32 bytes; absent: none. A board takes new ones at every reset. */
   readonly rngSeed?: Uint8Array
   readonly facts: DeviceTreeFacts
+  /** Default: the PLIC. */
+  readonly interrupts?: InterruptControllers
   /** How many virtio-mmio transports; default all 8. */
   readonly virtioMmio?: number
   /** Requester id of a virtio IOMMU in front of the PCI bus. */
@@ -46,40 +62,35 @@ const CACHE_BLOCK_BYTES = 64
 /** Those of IOMMUs begin here; others count from 1. */
 const IOMMU_PHANDLE = 0x8000
 
+const IMSIC_IDENTITIES = 255
+const IPI_IDENTITY = 1
+/** How a wire asks, second cell of an interrupt specifier of APLICs. */
+const LEVEL_HIGH = 4
+
 /** Machine interrupt inputs of `riscv,cpu-intc`. */
 const IRQ = { msi: 3, mti: 7, sei: 9, mei: 11 }
 
 /** A fresh tree; {@link flattenDeviceTree} makes the blob. Phandles are numbered as stock QEMU numbers them. */
 export function virtDeviceTree(options: VirtDeviceTreeOptions): FdtNode {
-  const { harts, ramBytes, facts } = options
-  // Highest hart first, each cpu followed by its interrupt controller; then the PLIC, then the test finisher.
+  const { harts, ramBytes, facts, interrupts = { kind: 'plic' } } = options
+  // Highest hart first, each cpu followed by its interrupt controller; then the board's, then the test finisher.
   const cpuPhandle = (hart: number): number => 1 + 2 * (harts - 1 - hart)
   const intcPhandle = (hart: number): number => cpuPhandle(hart) + 1
-  const plicPhandle = 2 * harts + 1
-  const testPhandle = plicPhandle + 1
-  const perHart = (first: number, second: number): Uint8Array =>
-    cells(...Array.from({ length: harts }, (_, h) => [intcPhandle(h), first, intcPhandle(h), second]).flat())
+  const perHart = (...inputs: number[]): Uint8Array =>
+    cells(...Array.from({ length: harts }, (_, h) => inputs.flatMap((input) => [intcPhandle(h), input])).flat())
+  const controllers = interruptControllers(interrupts, facts, harts, 2 * harts + 1, perHart)
+  const testPhandle = controllers.nextPhandle
   const wired = (irq: number): Record<string, Uint8Array> => ({
-    'interrupt-parent': cells(plicPhandle),
-    interrupts: cells(irq),
+    'interrupt-parent': cells(controllers.wires),
+    interrupts: cells(irq, ...controllers.trigger),
   })
-  const node = (compatible: string[], properties: Record<string, Uint8Array>): FdtNode =>
-    fdtNode({ compatible: text(...compatible), ...properties })
 
   const soc: Record<string, FdtNode> = {
     'clint@2000000': node(['sifive,clint0', 'riscv,clint0'], {
       reg: cells64(0x200_0000, 0x1_0000),
       'interrupts-extended': perHart(IRQ.msi, IRQ.mti),
     }),
-    'plic@c000000': node(['sifive,plic-1.0.0', 'riscv,plic0'], {
-      reg: cells64(0xc00_0000, 0x60_0000),
-      'interrupt-controller': flag(),
-      '#interrupt-cells': cells(1),
-      '#address-cells': cells(0),
-      'riscv,ndev': cells(facts.plicSources),
-      'interrupts-extended': perHart(IRQ.mei, IRQ.sei),
-      phandle: cells(plicPhandle),
-    }),
+    ...controllers.nodes,
     'serial@10000000': node(['ns16550a'], {
       reg: cells64(0x1000_0000, 0x100),
       'clock-frequency': cells(3_686_400),
@@ -90,7 +101,7 @@ export function virtDeviceTree(options: VirtDeviceTreeOptions): FdtNode {
       reg: cells64(0x10_0000, 0x1000),
       phandle: cells(testPhandle),
     }),
-    'pci@30000000': pciHost(ramBytes, plicPhandle, options.virtioIommu),
+    'pci@30000000': pciHost(ramBytes, controllers, options.virtioIommu),
   }
   for (let slot = 0; slot < (options.virtioMmio ?? 8); slot++) {
     const base = 0x1000_1000 + 0x1000 * slot
@@ -124,7 +135,7 @@ export function virtDeviceTree(options: VirtDeviceTreeOptions): FdtNode {
           '#address-cells': cells(1),
           '#size-cells': cells(1),
           ranges: joined(cells(0), cells64(PLATFORM_BUS.base), cells(PLATFORM_BUS.sizeBytes)),
-          'interrupt-parent': cells(plicPhandle),
+          'interrupt-parent': cells(controllers.wires),
         },
         vtdNodes(options.vtd),
       ),
@@ -135,6 +146,94 @@ export function virtDeviceTree(options: VirtDeviceTreeOptions): FdtNode {
   )
   for (const [path, extra] of Object.entries(options.extraNodes ?? {})) merge(root, path, extra)
   return root
+}
+
+const node = (compatible: string[], properties: Record<string, Uint8Array>): FdtNode =>
+  fdtNode({ compatible: text(...compatible), ...properties })
+
+interface Controllers {
+  readonly nodes: Readonly<Record<string, FdtNode>>
+  /** Phandle of what wires go to, and what their specifiers end with. */
+  readonly wires: number
+  readonly trigger: readonly number[]
+  /** Phandle of what PCI functions send messages to. */
+  readonly messages?: number
+  readonly nextPhandle: number
+}
+
+/** @param perHart `interrupts-extended` with these inputs of every hart */
+function interruptControllers(
+  interrupts: InterruptControllers,
+  { plicSources, aiaBinding }: DeviceTreeFacts,
+  harts: number,
+  firstPhandle: number,
+  perHart: (...inputs: number[]) => Uint8Array,
+): Controllers {
+  if (interrupts.kind === 'plic') {
+    const plic = node(['sifive,plic-1.0.0', 'riscv,plic0'], {
+      reg: cells64(0xc00_0000, 0x60_0000),
+      'interrupt-controller': flag(),
+      '#interrupt-cells': cells(1),
+      '#address-cells': cells(0),
+      'riscv,ndev': cells(plicSources),
+      'interrupts-extended': perHart(IRQ.mei, IRQ.sei),
+      phandle: cells(firstPhandle),
+    })
+    return { nodes: { 'plic@c000000': plic }, wires: firstPhandle, trigger: [], nextPhandle: firstPhandle + 1 }
+  }
+  const nodes: Record<string, FdtNode> = {}
+  const isFinal = aiaBinding === 'final'
+  const names = isFinal
+    ? { aplic: 'interrupt-controller', imsic: 'interrupt-controller' }
+    : { aplic: 'aplic', imsic: 'imsics' }
+  const compatible = (name: string) => [...(isFinal ? [`qemu,${name}`] : []), `riscv,${name}`]
+  const sends = interrupts.kind === 'aplic-imsic'
+  const [machineMessages, supervisorMessages] = [firstPhandle, firstPhandle + 1]
+  if (interrupts.kind === 'aplic-imsic') {
+    const { guests } = interrupts
+    const stride = imsicStrideBytes(guests)
+    const guestBits = Math.log2(stride / imsicStrideBytes(0))
+    const imsic = (at: number, bytes: number, input: number, phandle: number): FdtNode =>
+      node(compatible('imsics'), {
+        reg: cells64(at, bytes),
+        'interrupt-controller': flag(),
+        '#interrupt-cells': cells(0),
+        'msi-controller': flag(),
+        'interrupts-extended': perHart(input),
+        'riscv,num-ids': cells(IMSIC_IDENTITIES),
+        ...(isFinal ? {} : { 'riscv,ipi-id': cells(IPI_IDENTITY) }),
+        phandle: cells(phandle),
+      })
+    nodes[`${names.imsic}@24000000`] = imsic(0x2400_0000, harts * imsicStrideBytes(0), IRQ.mei, machineMessages)
+    const supervisor = imsic(0x2800_0000, harts * stride, IRQ.sei, supervisorMessages)
+    if (guestBits > 0) supervisor.properties['riscv,guest-index-bits'] = cells(guestBits)
+    nodes[`${names.imsic}@28000000`] = supervisor
+  }
+  const machine = sends ? firstPhandle + 2 : firstPhandle
+  const supervisor = machine + 1
+  const aplic = (at: number, input: number, messages: number, phandle: number): FdtNode =>
+    node(compatible('aplic'), {
+      reg: cells64(at, aplicBytes(harts)),
+      'interrupt-controller': flag(),
+      '#interrupt-cells': cells(2),
+      ...(isFinal ? { '#address-cells': cells(0) } : {}),
+      'riscv,num-sources': cells(APLIC_SOURCES),
+      ...(sends ? { 'msi-parent': cells(messages) } : { 'interrupts-extended': perHart(input) }),
+      phandle: cells(phandle),
+    })
+  const root = aplic(0xc00_0000, IRQ.mei, machineMessages, machine)
+  root.properties['riscv,children'] = cells(supervisor)
+  root.properties['riscv,delegate'] = cells(supervisor, 1, APLIC_SOURCES)
+  if (isFinal) root.properties['riscv,delegation'] = cells(supervisor, 1, APLIC_SOURCES)
+  nodes[`${names.aplic}@c000000`] = root
+  nodes[`${names.aplic}@d000000`] = aplic(0xd00_0000, IRQ.sei, supervisorMessages, supervisor)
+  return {
+    nodes,
+    wires: supervisor,
+    trigger: [LEVEL_HIGH],
+    messages: sends ? supervisorMessages : undefined,
+    nextPhandle: supervisor + 1,
+  }
 }
 
 function cpusNode(
@@ -181,11 +280,11 @@ function cpusNode(
 }
 
 /** Spec: virt-machine.md section 5, below the table; section 2 for the swizzle. */
-function pciHost(ramBytes: number, plicPhandle: number, iommu: number | undefined): FdtNode {
+function pciHost(ramBytes: number, { wires, trigger, messages }: Controllers, iommu: number | undefined): FdtNode {
   const high = Math.ceil((RAM_BASE + ramBytes) / HIGH_MMIO_ALIGN) * HIGH_MMIO_ALIGN
   const map: number[] = []
   for (let slot = 0; slot < 4; slot++) {
-    for (let pin = 1; pin <= 4; pin++) map.push(slot << 11, 0, 0, pin, plicPhandle, 32 + ((slot + pin - 1) % 4))
+    for (let pin = 1; pin <= 4; pin++) map.push(slot << 11, 0, 0, pin, wires, 32 + ((slot + pin - 1) % 4), ...trigger)
   }
   const properties = {
     compatible: text('pci-host-ecam-generic'),
@@ -207,6 +306,7 @@ function pciHost(ramBytes: number, plicPhandle: number, iommu: number | undefine
     ),
     'interrupt-map-mask': cells(0x1800, 0, 0, 7),
     'interrupt-map': cells(...map),
+    ...(messages === undefined ? {} : { 'msi-parent': cells(messages) }),
   }
   if (iommu === undefined) return fdtNode(properties)
   const translated = cells(0, IOMMU_PHANDLE, 0, iommu, iommu + 1, IOMMU_PHANDLE, iommu + 1, 0xffff - iommu)

@@ -4,8 +4,10 @@ import { intelIommuVmstate } from '@ferryvm/devices-iommu'
 import { pciTables } from '@ferryvm/devices-pci'
 import {
   acpiBuildVmstate,
+  aplicVmstate,
   fwCfgVmstate,
   goldfishRtcVmstate,
+  imsicVmstate,
   mtimerVmstate,
   pflashCfi01Vmstate,
   plicVmstate,
@@ -14,7 +16,6 @@ import {
 import { timerVmstate } from '@ferryvm/machine'
 import { slirpVmstate } from '@ferryvm/netdev'
 import type { SectionIdentity } from '@ferryvm/stream'
-import { aplicVmstate, imsicVmstate } from './aia-tables.ts'
 
 /** Tables of our devices, for streams without a description. Interrupt controllers know the number of harts only by what came. */
 export const virtTables = ({ idstr, version, harts, machine, earlier }: SectionIdentity): Vmstate<any> | undefined => {
@@ -49,7 +50,8 @@ const TABLES: Readonly<Record<string, Vmstate<any>>> = {
   fw_cfg: fwCfgVmstate,
   virt_acpi_build: acpiBuildVmstate,
   'iommu-intel': intelIommuVmstate,
-  riscv_imsic: imsicVmstate,
+  // One file; with `aia-guests=` those of guests follow in the same section, and nothing here tells how many.
+  riscv_imsic: imsicVmstate(1),
   slirp: slirpVmstate,
   globalstate: globalStateVmstate,
 }

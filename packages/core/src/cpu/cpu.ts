@@ -1,3 +1,4 @@
+import type { InterruptFile } from '../bus/interrupt-file.ts'
 import type { IrqLine } from '../bus/mmio.ts'
 import type { VirtualClock } from '../clock/virtual-clock.ts'
 import type { Logger } from '../device/logger.ts'
@@ -30,6 +31,11 @@ export interface HartPort {
   pending(mipBit: number): boolean
   /** MTIP is high while mtime >= this. All ones: never. */
   setMtimecmp(value: bigint): void
+  /**
+   * Interrupt files of the hart: of machine level, and of supervisor level and its guests. Absent: it has none, and
+   * its external interrupts come from {@link line} alone.
+   */
+  readonly interruptFiles?: { readonly machine: InterruptFile; readonly supervisor: readonly InterruptFile[] }
 }
 
 /** Where a hart is. */

@@ -1,5 +1,6 @@
 import { PRIV, WORD } from '../hart/hart-state.ts'
-import { CSRS, type Csr, type CsrContext, Effect } from './csr-table.ts'
+import { type Csr, type CsrContext, Effect } from './csr-row.ts'
+import { CSRS } from './csr-table.ts'
 
 const ALL = 0xffff_ffff_ffff_ffffn
 

@@ -1,51 +1,11 @@
-import type { HartState } from '../hart/hart-state.ts'
 import { IRQ, MSTATUS, PRIV, WORD } from '../hart/hart-state.ts'
 import { type CsrName, csrOffset, LAYOUT } from '../hart/layout.ts'
 import type { HartProfile } from '../hart/profile.ts'
-import type { Pmp } from '../mmu/pmp.ts'
 import { satpModeExists } from '../mmu/translation.ts'
-import type { Interrupts } from '../trap/interrupts.ts'
+import { AIA_CSRS } from './aia-csrs.ts'
 import { readCounter, setInhibit, writeCounter } from './counters.ts'
+import { ALL, type Csr, type CsrContext, Effect, stored } from './csr-row.ts'
 
-/** What CSR functions work on. */
-export interface CsrContext {
-  readonly hart: HartState
-  readonly profile: HartProfile
-  readonly interrupts: Interrupts
-  readonly pmp: Pmp
-}
-
-/** What else a write changes. */
-export const Effect = {
-  none: 0,
-  /** Which interrupt is pending or enabled. */
-  interrupts: 1,
-  /** Privilege-dependent translation state: banks, satp, FS. */
-  translation: 2,
-  /** Any cached translation, also of M-mode. */
-  tlb: 4,
-  /** Deadlines. */
-  timers: 8,
-} as const
-
-/**
- * One control and status register. Spec: privileged ISA, "CSR Listing"; its privilege and whether it can be written follow
- * from the number. Without `write` a write is ignored (WARL).
- */
-export interface Csr {
-  readonly name: string
-  read(c: CsrContext): bigint
-  write?(c: CsrContext, value: bigint): void
-  /** Instead of `write`, where reading back and writing is not the same: only bits of `mask` are to be changed. */
-  modify?(c: CsrContext, value: bigint, mask: bigint): void
-  /** Beyond the privilege in the number; false: illegal instruction. */
-  exists?(c: CsrContext, write: boolean): boolean
-  readonly effect?: number
-  /** It is nothing but a word at this offset of the hart's state: compiled code reads and writes it there. */
-  readonly word?: { readonly at: number; readonly mask: bigint }
-}
-
-const ALL = 0xffff_ffff_ffff_ffffn
 /** SIE, SPIE, SPP, FS, SUM, MXR. */
 export const SSTATUS_WRITE = 0xc6122n
 /** + MIE, MPIE, MPP, MPRV, TVM, TW, TSR, GVA, MPV. */
@@ -67,25 +27,6 @@ const ENVCFG = 0xf1n
 const COUNTER_NAMES = ['cycle', 'time', 'instret']
 
 const SSTATUS = Number(SSTATUS_WRITE)
-
-/** A word of storage; bits outside `mask` keep their value. */
-function stored(name: CsrName, mask = ALL, effect: number = Effect.none): Csr {
-  const at = csrOffset(name) >> 3
-  const keep = ~mask & ALL
-  return {
-    name,
-    effect,
-    read: (c) => c.hart.u64[at],
-    write:
-      mask === ALL
-        ? (c, value) => {
-            c.hart.u64[at] = value
-          }
-        : (c, value) => {
-            c.hart.u64[at] = (c.hart.u64[at] & keep) | (value & mask)
-          },
-  }
-}
 
 /** A word that is all there is to the register. */
 const plain = (name: CsrName, mask = ALL): Csr => ({ ...stored(name, mask), word: { at: csrOffset(name), mask } })
@@ -300,7 +241,12 @@ add(0x606, {
   ...stored('hcounteren'),
   write: (c, value) => c.hart.setCsr('hcounteren', value & c.profile.mcounterenMask),
 })
-add(0x607, stored('hgeie', 0n))
+add(0x607, {
+  ...stored('hgeie'),
+  effect: Effect.interrupts,
+  // Bit n is the file of guest n; there is no guest 0.
+  write: (c, value) => c.hart.setCsr('hgeie', value & ((2n << BigInt(c.profile.guestFiles ?? 0)) - 2n)),
+})
 add(0x60a, {
   ...stored('henvcfg'),
   write: (c, value) => {
@@ -329,7 +275,7 @@ add(0x680, {
 })
 add(
   0xe12,
-  constant('hgeip', () => 0n),
+  constant('hgeip', (c) => BigInt(c.interrupts.hgeip)),
 )
 
 // Machine.
@@ -443,6 +389,8 @@ add(0x7a4, {
   exists: (c) => c.profile.tinfo,
   read: () => 1n << 2n,
 })
+
+for (const [number, csr] of AIA_CSRS) add(number, csr)
 
 /** By number: every CSR that any profile has. */
 export const CSRS: ReadonlyMap<number, Csr> = table

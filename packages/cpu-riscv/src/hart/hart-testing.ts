@@ -6,7 +6,7 @@ import { CONTROL_BYTES, ControlBlock } from './control.ts'
 import { GuestViews } from './guest-views.ts'
 import { HartState, WORD } from './hart-state.ts'
 import { hartAreaBytes, LAYOUT } from './layout.ts'
-import { PROFILES, type ProfileName } from './profile.ts'
+import { type HartProfile, PROFILES, type ProfileName, withInterruptFiles } from './profile.ts'
 import { resetHart } from './reset.ts'
 
 export const RAM_BASE = 0x8000_0000
@@ -43,6 +43,7 @@ export interface TestHart {
   readonly imports: SystemImports
   readonly code: CodeCalls
   readonly control: ControlBlock
+  readonly profile: HartProfile
   /** Virtual time, ns. */
   time: { ns: number }
   /** Cause and value if a slow path trapped since the last call. */
@@ -52,7 +53,9 @@ export interface TestHart {
 }
 
 /** A hart without interpreter and thread: 4 MiB of RAM at {@link RAM_BASE}, imports called by hand. */
-export function testHart(options: { profile?: ProfileName; run?: (budget: number) => number } = {}): TestHart {
+export function testHart(
+  options: { profile?: ProfileName; guestFiles?: number; run?: (budget: number) => number } = {},
+): TestHart {
   const memory = new GuestMemory()
   const map = new PhysicalMap(memory)
   const ram = memory.addBlock('ram', 4 << 20)
@@ -61,7 +64,9 @@ export function testHart(options: { profile?: ProfileName; run?: (budget: number
   const base = memory.allocate(hartAreaBytes(POOL_PAGES))
   const control = new ControlBlock(memory.buffer, controlBase)
   const hart = new HartState(memory.buffer, base, 0)
-  const profile = PROFILES[options.profile ?? 'qemu-7.2']
+  const plain = PROFILES[options.profile ?? 'qemu-7.2']
+  const { guestFiles } = options
+  const profile = guestFiles === undefined ? plain : withInterruptFiles(plain, guestFiles)
   resetHart(hart, profile)
   hart.set(LAYOUT.mtimecmp, (1n << 64n) - 1n)
   control.setMappings(map.ramMappings())
@@ -99,6 +104,7 @@ export function testHart(options: { profile?: ProfileName; run?: (budget: number
     imports,
     code,
     control,
+    profile,
     time,
     trap() {
       if (hart.i32[WORD.trapPending] === 0) return undefined

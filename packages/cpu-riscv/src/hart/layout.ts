@@ -53,7 +53,21 @@ const CSR_NAMES = [
   'mtval2',
   'mtinst',
   'tselect',
+  'miselect',
+  'siselect',
+  'vsiselect',
+  'mvien',
+  'mvip',
+  'sie',
+  'hvien',
+  'hvictl',
 ] as const
+
+/** i32 words of an interrupt file, see interrupt-file.ts. */
+export const INTERRUPT_FILE_WORDS = 32
+/** Guests of a hart that can have a file of their own. */
+export const MAX_GUEST_FILES = 7
+const INTERRUPT_FILES = 2 + MAX_GUEST_FILES
 
 let top = 0
 const take = (words: number): number => {
@@ -153,6 +167,13 @@ export const LAYOUT = {
 
   /** One MMIO access at a time, see worker/mailbox.ts: state, op, size, address, value. */
   mailbox: take(8),
+  /** 64 bytes each, by interrupt number: priorities at machine, supervisor and guest level. */
+  miprio: take(8),
+  siprio: take(8),
+  hviprio: take(8),
+  /** Only where the machine has an IMSIC: the hart's interrupt files. */
+  interruptFiles: take((INTERRUPT_FILES * INTERRUPT_FILE_WORDS) / 2),
+
   /** Answer to a profiler, see worker/sampler.ts: 0 none, else 4 + privilege mode + 8 when halted; and where. */
   sample32: take(1),
   samplePc: take(1),

@@ -39,6 +39,8 @@ export interface HartProfile {
   readonly breakpointAddress: boolean
   /** Version of the `cpu` section. */
   readonly vmstateVersion: 5 | 10
+  /** Smaia and Ssaia: guests of a hart that have an interrupt file of their own; undefined: the harts have no files at all. */
+  readonly guestFiles?: number
 }
 export type ProfileName = 'qemu-7.2' | 'qemu-10.0'
 
@@ -98,5 +100,13 @@ const qemu100: HartProfile = {
   breakpointAddress: true,
   vmstateVersion: 10,
 }
+
+/** The same with an IMSIC beside each hart. @param guestFiles files of guests' supervisors */
+export const withInterruptFiles = (profile: HartProfile, guestFiles: number): HartProfile => ({
+  ...profile,
+  guestFiles,
+  // In alphabetical order.
+  isa: profile.isa.replace('_ss', '_smaia_ssaia_ss'),
+})
 
 export const PROFILES: Readonly<Record<ProfileName, HartProfile>> = { 'qemu-7.2': qemu72, 'qemu-10.0': qemu100 }

@@ -1,3 +1,4 @@
+import { hviprioReset, miprioReset, siprioReset } from '../trap/interrupt-priorities.ts'
 import type { HartState } from './hart-state.ts'
 import { PRIV, WORD } from './hart-state.ts'
 import { CSR_STORAGE, LAYOUT } from './layout.ts'
@@ -29,6 +30,9 @@ export function resetHart(hart: HartState, profile: HartProfile): void {
   ]) {
     hart.u64.fill(0n, at >> 3, (at >> 3) + words)
   }
+  hart.u8.set(miprioReset(), LAYOUT.miprio)
+  hart.u8.set(siprioReset(), LAYOUT.siprio)
+  hart.u8.set(hviprioReset(), LAYOUT.hviprio)
   hart.set(LAYOUT.tdata, TDATA1_RESET)
   hart.set(LAYOUT.tdata + 8, TDATA1_RESET)
   hart.set(LAYOUT.loadRes, NO_RESERVATION)

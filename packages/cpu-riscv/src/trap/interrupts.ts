@@ -1,8 +1,10 @@
 import type { ControlBlock } from '../hart/control.ts'
 import type { HartState } from '../hart/hart-state.ts'
 import { IRQ, MSTATUS, PRIV, WORD } from '../hart/hart-state.ts'
+import { FILE, InterruptFileMemory } from '../hart/interrupt-file.ts'
 import { csrOffset, LAYOUT } from '../hart/layout.ts'
 import type { HartProfile } from '../hart/profile.ts'
+import { EXTERNAL, firstInterrupt } from './interrupt-priorities.ts'
 
 /** One tick of mtime: 10 MHz. */
 export const TICK_NS = 100
@@ -11,6 +13,10 @@ const ALL_ONES = 0xffff_ffff_ffff_ffffn
 const PRIORITY = [11, 3, 7, 9, 1, 5, 12, 10, 2, 6] as const
 const MTIMECMP = LAYOUT.mtimecmp >> 3
 const STIMECMP = csrOffset('stimecmp') >> 3
+const HGEIE = csrOffset('hgeie') >> 2
+const HIDELEG = csrOffset('hideleg') >> 2
+/** VS-level interrupts are for a guest's guest, which never runs. */
+const VS_LEVEL = IRQ.VSSIP | IRQ.VSTIP | IRQ.VSEIP
 
 /**
  * Composes mip and chooses interrupts, for one hart. mip's word holds what software wrote (SSIP, SEIP, and STIP without
@@ -21,6 +27,10 @@ export class Interrupts {
   readonly #profile: HartProfile
   readonly #control: ControlBlock
   readonly #virtualNs: () => number
+  /** Interrupt files: of M-mode, of S-mode, of the guests of S-mode. */
+  readonly files: readonly InterruptFileMemory[]
+  readonly #miprio: Uint8Array
+  readonly #siprio: Uint8Array
   /** Deadlines in ticks, as the last {@link refresh} saw them. */
   #mtimecmp = Infinity
   #stimecmp = Infinity
@@ -32,6 +42,10 @@ export class Interrupts {
     this.#profile = profile
     this.#control = control
     this.#virtualNs = virtualNs
+    const files = profile.guestFiles === undefined ? 0 : FILE.S + 1 + profile.guestFiles
+    this.files = Array.from({ length: files }, (_, index) => new InterruptFileMemory(hart, index))
+    this.#miprio = hart.u8.subarray(LAYOUT.miprio, LAYOUT.miprio + 64)
+    this.#siprio = hart.u8.subarray(LAYOUT.siprio, LAYOUT.siprio + 64)
     this.refresh()
   }
 
@@ -58,7 +72,23 @@ export class Interrupts {
     let mip = Atomics.load(i32, WORD.mip) | Atomics.load(i32, WORD.externalIrq)
     if (now >= this.#mtimecmp) mip |= IRQ.MTIP
     if (this.#stce) mip = now >= this.#stimecmp ? mip | IRQ.STIP : mip & ~IRQ.STIP
+    if (this.files.length > 0) mip |= this.#fromFiles()
     return mip
+  }
+
+  #fromFiles(): number {
+    const machine = this.files[FILE.M].level ? IRQ.MEIP : 0
+    const supervisor = this.files[FILE.S].level ? IRQ.SEIP : 0
+    return machine | supervisor | (this.hgeip & this.#hart.i32[HGEIE] ? IRQ.SGEIP : 0)
+  }
+
+  /** Which guests' files have an interrupt: bit 1 is the first one's. */
+  get hgeip(): number {
+    let bits = 0
+    for (let guest = 1; FILE.S + guest < this.files.length; guest++) {
+      if (this.files[FILE.S + guest].level) bits |= 1 << guest
+    }
+    return bits
   }
 
   /** Bits of the timers that are set for some time, MTIP and STIP. */
@@ -78,14 +108,32 @@ export class Interrupts {
     const priv = i32[WORD.priv]
     const mideleg = i32[WORD.mideleg]
     let ready = 0
+    let external: number = EXTERNAL.M
     if (priv < PRIV.M || mstatus & MSTATUS.MIE) ready = enabled & ~mideleg
     if (ready === 0 && (priv < PRIV.S || (priv === PRIV.S && mstatus & MSTATUS.SIE))) {
-      // VS-level interrupts are for a guest's guest, which never runs.
-      ready = enabled & mideleg & ~(IRQ.VSSIP | IRQ.VSTIP | IRQ.VSEIP)
+      ready = enabled & mideleg & ~VS_LEVEL
+      external = EXTERNAL.S
     }
     if (ready === 0) return -1
+    if (this.files.length > 0) return this.#first(ready, external)
     for (const number of PRIORITY) if (ready & (1 << number)) return number
     return -1
+  }
+
+  #first(ready: number, external: number): number {
+    return firstInterrupt(ready, external === EXTERNAL.M ? this.#miprio : this.#siprio, external)
+  }
+
+  /** The interrupt of M-mode that comes first, whether or not mstatus lets it in; -1: none. */
+  topOfMachine(): number {
+    const { i32 } = this.#hart
+    return this.#first(this.pending() & i32[WORD.mie] & ~i32[WORD.mideleg], EXTERNAL.M)
+  }
+
+  /** The same for S-mode. */
+  topOfSupervisor(): number {
+    const { i32 } = this.#hart
+    return this.#first(this.pending() & i32[WORD.mie] & i32[WORD.mideleg] & ~i32[HIDELEG] & ~VS_LEVEL, EXTERNAL.S)
   }
 
   /** Would a hart in WFI go on? Regardless of mstatus and mideleg. */

@@ -5,7 +5,7 @@ import { LAYOUT } from '../hart/layout.ts'
 import { type HartProfile, PROFILES } from '../hart/profile.ts'
 import { MISA_MXL_64 } from '../hart/reset.ts'
 import { clearForeign, FOREIGN_SUBSECTIONS, refuseForeign } from './foreign-features.ts'
-import { ARRAY_ROWS, rows72, rows100, WORD_ROWS } from './hart-rows.ts'
+import { ARRAY_ROWS, BYTE_ROWS, rows72, rows100, WORD_ROWS } from './hart-rows.ts'
 import type { ToldIsa } from './told-isa.ts'
 
 /** What the tables need beyond the hart's words. */
@@ -98,6 +98,7 @@ export const hartTables: Readonly<Record<'cpu_common' | 'cpu v5' | 'cpu v10', Vm
 
 function save(state: any, { hart, pending }: HartVmstateParts): void {
   for (const [row, at] of WORD_ROWS) {
+    if (!(row in state)) continue
     const value = hart.get(at)
     state[row] = typeof state[row] === 'number' ? Number(BigInt.asUintN(32, value)) : value
   }
@@ -105,6 +106,7 @@ function save(state: any, { hart, pending }: HartVmstateParts): void {
     const words: BigUint64Array = state[row]
     for (let i = 0; i < words.length; i++) words[i] = hart.get(at + i * 8)
   }
+  for (const [row, at] of BYTE_ROWS) state[row].set(hart.u8.subarray(at, at + state[row].length))
   state['env.mip'] = BigInt(pending())
   for (let i = 0; i < 16; i++) {
     const entry = state['env.pmp_state.pmp'][i]
@@ -122,11 +124,12 @@ function save(state: any, { hart, pending }: HartVmstateParts): void {
 export function load(state: any, parts: HartVmstateParts): void {
   const { hart, profile } = parts
   check(state, parts)
-  for (const [row, at] of WORD_ROWS) hart.set(at, BigInt(state[row]))
+  for (const [row, at] of WORD_ROWS) hart.set(at, BigInt(state[row] ?? 0))
   for (const [row, at] of ARRAY_ROWS) {
     const words: BigUint64Array = state[row]
     for (let i = 0; i < words.length; i++) hart.set(at + i * 8, words[i])
   }
+  for (const [row, at] of BYTE_ROWS) hart.u8.set(state[row], at)
   hart.setX(0, 0n)
   hart.set(LAYOUT.x, 0n)
   hart.setCsr('misa', MISA_MXL_64 | BigInt(profile.misaExtensions))

@@ -68,12 +68,13 @@ const IN_USE: readonly (readonly [extension: string, rows: readonly string[]])[]
   ['Zicfilp (landing pads)', ['env.elp']],
   ['Zicfiss (shadow stack)', ['env.ssp']],
   ['Smctr (control transfer records)', ['env.mctrctl', 'env.vsctrctl']],
-  [
-    'AIA (advanced interrupts)',
-    ['env.mvien', 'env.mvip', 'env.sie', 'env.hvien', 'env.vsie', 'env.miselect', 'env.siselect', 'env.vsiselect'],
-  ],
   ['Smcdeleg (counter delegation)', ['env.scountinhibit']],
 ]
+
+/** Registers that a hart with interrupt files has. */
+const AIA = ['env.hvien', 'env.hvictl', 'env.miselect', 'env.siselect', 'env.vsiselect']
+/** What 10.0 has besides and these harts have not: interrupts that software makes pending for the level below. */
+const VIRTUAL_INTERRUPTS = ['env.mvien', 'env.mvip', 'env.sie', 'env.vsie']
 
 /** Bits of menvcfg, senvcfg and henvcfg that open an extension to the mode below. Spec: privileged ISA, "menvcfg". */
 const ENVCFG: readonly (readonly [
@@ -132,7 +133,8 @@ export function refuseForeign(state: any, profile: HartProfile, told: () => Told
       reasons.push(`${csr}.${name} is set: ${extension} (${what})`)
     }
   }
-  for (const [extension, rows] of IN_USE) {
+  const aia = profile.guestFiles === undefined ? [...AIA, ...VIRTUAL_INTERRUPTS] : VIRTUAL_INTERRUPTS
+  for (const [extension, rows] of [...IN_USE, ['AIA (advanced interrupts)', aia] as const]) {
     const row = rows.find((r) => r in state && isSet(state[r]))
     if (row) reasons.push(`${row.replace('env.', '')} is in use: ${extension}`)
   }

@@ -1,31 +1,12 @@
 import { bool, defineVmstate, type Field, structArray, u8, u8Array, u32, u64, u64Array, unused } from '@ferryvm/core'
 import { type CsrName, csrOffset, LAYOUT } from '../hart/layout.ts'
 import type { HartProfile } from '../hart/profile.ts'
+import { hviprioReset, miprioReset, siprioReset } from '../trap/interrupt-priorities.ts'
 
 /**
  * The rows of the `cpu` section as the two releases write them. Their layouts differ, so each has a table of its own made
  * from the same groups. Spec: virt-vmstate.md section 4.
  */
-
-/** Priorities that the advanced interrupt architecture defines; constants without it. */
-const AIA_DEFAULT = [
-  255, 20, 24, 17, 255, 21, 25, 18, 255, 0, 23, 0, 22, 255, 255, 255, 36, 33, 30, 27, 14, 11, 8, 5, 255, 255, 255, 255,
-  255, 255, 255, 255, 37, 35, 34, 32, 31, 29, 28, 26, 15, 13, 12, 10, 9, 7, 6, 4,
-]
-const priorities = (at: number, value: number): Uint8Array => {
-  const list = new Uint8Array(64).fill(255)
-  list.set(AIA_DEFAULT)
-  list[at] = value
-  return list
-}
-/** Guest interrupts 1 and 5, and the local ones from 13 to 23. */
-const hviprio = (): Uint8Array => {
-  const list = new Uint8Array(64)
-  for (const at of [1, 5, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23]) list[at] = AIA_DEFAULT[at]
-  return list
-}
-const MIPRIO = (): Uint8Array => priorities(9, 19)
-const SIPRIO = (): Uint8Array => priorities(11, 16)
 
 /** Bits of mip that devices own in the reference machine: SGEIP. */
 const MICLAIM_RESET = 0x1000n
@@ -69,8 +50,8 @@ const supervisorBefore = {
 const registers = (profile: HartProfile) => ({
   'env.gpr': u64Array(32),
   'env.fpr': u64Array(32),
-  'env.miprio': u8Array(64, { reset: MIPRIO() }),
-  'env.siprio': u8Array(64, { reset: SIPRIO() }),
+  'env.miprio': u8Array(64, { reset: miprioReset() }),
+  'env.siprio': u8Array(64, { reset: siprioReset() }),
   'env.pc': u64(),
   /** Virtual address of the reservation; all ones: none. */
   'env.load_res': u64({ reset: NONE }),
@@ -110,7 +91,7 @@ const hyperTraps = {
   'env.hgeie': u64(),
   'env.hgeip': u64(),
 }
-const hyperAia = { 'env.hvictl': u64(), 'env.hviprio': u8Array(64, { reset: hviprio() }) }
+const hyperAia = { 'env.hvictl': u64(), 'env.hviprio': u8Array(64, { reset: hviprioReset() }) }
 const virtualSupervisor = {
   'env.vsstatus': u64(),
   'env.vstvec': u64(),
@@ -220,7 +201,7 @@ export function rows100(profile: HartProfile, index: number) {
 }
 
 const csr = (name: CsrName): readonly [string, number] => [`env.${name}`, csrOffset(name)]
-/** Rows that are one word of the hart's area, whatever their type on the wire. */
+/** Rows that are one word of the hart's area, whatever their type on the wire. A release has not all of them. */
 export const WORD_ROWS: readonly (readonly [row: string, at: number])[] = [
   ['env.pc', LAYOUT.pc],
   ['env.load_res', LAYOUT.loadRes],
@@ -271,6 +252,14 @@ export const WORD_ROWS: readonly (readonly [row: string, at: number])[] = [
       'vsatp',
       'mtval2',
       'mtinst',
+      'miselect',
+      'siselect',
+      'vsiselect',
+      'mvien',
+      'mvip',
+      'sie',
+      'hvien',
+      'hvictl',
     ] as const
   ).map(csr),
 ]
@@ -282,4 +271,10 @@ export const ARRAY_ROWS: readonly (readonly [row: string, at: number])[] = [
   ['env.tdata1', LAYOUT.tdata],
   ['env.tdata2', LAYOUT.tdata + 16],
   ['env.tdata3', LAYOUT.tdata + 32],
+]
+/** Rows that are bytes there. */
+export const BYTE_ROWS: readonly (readonly [row: string, at: number])[] = [
+  ['env.miprio', LAYOUT.miprio],
+  ['env.siprio', LAYOUT.siprio],
+  ['env.hviprio', LAYOUT.hviprio],
 ]

@@ -1,6 +1,6 @@
 import { Regions } from '../compiler/regions.ts'
 import { type CsrEffects, CsrFile } from '../csr/csr-file.ts'
-import type { CsrContext } from '../csr/csr-table.ts'
+import type { CsrContext } from '../csr/csr-row.ts'
 import type { ControlBlock } from '../hart/control.ts'
 import type { GuestViews } from '../hart/guest-views.ts'
 import type { HartState } from '../hart/hart-state.ts'

@@ -3,7 +3,6 @@ import { ControlBlock } from '../hart/control.ts'
 import { GuestViews } from '../hart/guest-views.ts'
 import { HartState, WORD } from '../hart/hart-state.ts'
 import { LAYOUT } from '../hart/layout.ts'
-import { PROFILES } from '../hart/profile.ts'
 import { makeInterpreter } from '../interpreter/interpreter.ts'
 import { HartCore } from './hart-core.ts'
 import { MmioClient } from './mailbox.ts'
@@ -18,7 +17,7 @@ const buffer = start.memory.buffer as unknown as SharedArrayBuffer
 const harts = start.hartBases.map((base, index) => new HartState(buffer, base, index))
 const hart = harts[start.index]
 const control = new ControlBlock(buffer, start.controlBase)
-const profile = PROFILES[start.profile]
+const { profile } = start
 const views = new GuestViews(start.memory, start.logOffsets)
 const post = (message: HartMessage): void => postToStarter(message)
 

@@ -1,5 +1,5 @@
 import type { LogOffsets } from '../hart/guest-views.ts'
-import type { ProfileName } from '../hart/profile.ts'
+import type { HartProfile } from '../hart/profile.ts'
 
 /** What a hart's thread needs to begin. Everything after that goes through shared memory. */
 export interface StartMessage {
@@ -11,7 +11,7 @@ export interface StartMessage {
   readonly codeHoldersBase: number
   readonly hartBases: readonly number[]
   readonly index: number
-  readonly profile: ProfileName
+  readonly profile: HartProfile
   readonly poolPages: number
   /** Jumps to an instruction that make it worth compiling; undefined: nothing is compiled. */
   readonly threshold: number | undefined
