@@ -1,11 +1,13 @@
 import { FETCH_TLB_ENTRIES, HART_AREA, LAYOUT, SLOT_BYTES, TLB_BANK_BYTES, TLB_ENTRY_BYTES } from '../hart/layout.ts'
 import { SLOT, SPECIAL_HANDLER } from '../interpreter/slots.ts'
-import { state, wantsOut } from '../interpreter/state-code.ts'
-import { f64, i32, i64 } from '../wasm/expr.ts'
+import { state } from '../interpreter/state-code.ts'
+import { f64, i32, i64, select } from '../wasm/expr.ts'
 import type { FunctionBody, I32, I64, Label, Local } from '../wasm/function-body.ts'
 import { type AccessGroup, groupAccesses } from './access-groups.ts'
 import { type ControlFlow, controlFlow, type Node } from './control-flow.ts'
 import { LEAVE } from './leave.ts'
+import { lookAhead } from './page-run-code.ts'
+import { findPageRun, type PageRun, withOwnLoop } from './page-runs.ts'
 import { type Block, type Edge, edgesOf, type Region, type Step } from './region.ts'
 import { type RegionContext, RegionEmit } from './region-emit.ts'
 import { F, planRegisters, type RegisterPlan, type RegisterSet, reloads } from './registers.ts'
@@ -21,7 +23,11 @@ const MAX_UNCOUNTED = 250
 /** Bytes on either side that are left for `at`. */
 const OUT_REACH = 2 ** (32 - DONE_BITS - WHY_BITS - 1)
 
+/** Rounds of a loop before it looks ahead again, after it did so in vain. */
+const PATIENCE = 12
+
 const NO_GROUPS: ReadonlyMap<Step, AccessGroup> = new Map()
+const NO_ADDENDS: ReadonlyMap<Step, Local<'i32'>> = new Map()
 
 /** What a region needs to know besides its code. Indices are those of the module that the function is in. */
 export interface RegionEnvironment {
@@ -65,6 +71,31 @@ export function writeRegion(
   new RegionWriter(body, region, pages, environment).write(entryAt)
 }
 
+/**
+ * The code of a loop that looks ahead is written twice, so what follows it is written once, outside of both: as a merge that
+ * belongs to the loop's first block.
+ */
+function exitsToHeader(nodes: readonly Node[], header: Node): void {
+  for (const node of nodes) {
+    const exits = node.children.filter((child) => !nodes.includes(child))
+    for (const exit of exits) exit.isMerge = true
+    if (node === header) continue
+    header.children.push(...exits)
+    node.children.splice(0, Infinity, ...node.children.filter((child) => nodes.includes(child)))
+  }
+}
+
+/** A page run while its loop is written. */
+interface PageRunCode {
+  readonly header: Node
+  /** Of the loop that makes no checks. */
+  readonly label: Label
+  /** Where checks are made. */
+  readonly otherwise: Label
+  readonly limit: Local<'i32'>
+  readonly addends: ReadonlyMap<Step, Local<'i32'>>
+}
+
 class RegionWriter implements RegionContext {
   readonly body: FunctionBody
   readonly hartBase: number
@@ -83,6 +114,11 @@ class RegionWriter implements RegionContext {
   readonly #base: Local<'i64'>
   /** The way out that was taken, see {@link DONE_BITS}. */
   readonly #out: Local<'i32'>
+  /**
+   * What memory said that made the region give up. Its only use is that there is one: a word that nothing but a comparison
+   * reads, V8 reads twice, as the comparison's operand and once more for nothing.
+   */
+  readonly #seen: Local<'i64'>
   readonly #x: Local<'i64'>[] = []
   readonly #f: Local<'f64'>[] = []
   /** By dispatch block: the entrance that was chosen. */
@@ -91,6 +127,10 @@ class RegionWriter implements RegionContext {
   readonly #loops = new Map<Node, Label>()
   readonly #merges = new Map<Node, Label>()
   readonly #ways = new Map<Node | undefined, Label>()
+  /** Loops that may look ahead; `patience`: rounds until they do. */
+  readonly #runs = new Map<Node, { readonly run: PageRun; readonly patience: Local<'i32'> }>()
+  /** The run that is being written: its loop, which goes on while the budget is above `limit`, and what its accesses need. */
+  #run: PageRunCode | undefined
   #node!: Node
   #step: Step | undefined
   #done = 0
@@ -103,19 +143,29 @@ class RegionWriter implements RegionContext {
     this.#env = environment
     this.#state = state(environment.hartBase)
     this.#pages = pages
-    this.#flow = controlFlow(region)
+    this.#flow = controlFlow(withOwnLoop(region))
     this.#plan = planRegisters(this.#flow)
     this.#pc = body.parameter(0, 'i64')
     this.#budget = body.parameter(1, 'i32')
     this.#depth = body.parameter(2, 'i32')
     this.#base = body.local('i64')
     this.#out = body.local('i32')
+    this.#seen = body.local('i64')
     for (const register of this.#plan.used) {
       if (register < F) this.#x[register] = body.local('i64')
       else this.#f[register - F] = body.local('f64')
     }
     for (const { block } of this.#flow.nodes) {
       if (block.end.kind === 'dispatch') this.#choices.set(block, body.local('i32'))
+    }
+    for (const node of this.#flow.nodes) {
+      const run = findPageRun(node, this.#flow)
+      if (!run) continue
+      this.#runs.set(node, { run, patience: body.local('i32') })
+      exitsToHeader(
+        run.blocks.map((block) => this.#flow.nodeOf(block)),
+        node,
+      )
     }
     this.#emit = new RegionEmit(this)
   }
@@ -132,8 +182,11 @@ class RegionWriter implements RegionContext {
   address(at: number): I64 {
     return i64.add(this.#base.get, i64.const(at))
   }
-  giveUp(condition: I32, why: number): void {
-    this.body.if(condition, () => this.#leave(this.#step!.at, why, true))
+  giveUp(condition: I32, why: number, tag?: I64): void {
+    this.body.ifRarely(condition, () => {
+      if (tag) this.body.set(this.#seen, tag)
+      this.#leave(this.#step!.at, why, true)
+    })
   }
 
   write(entryAt: number): void {
@@ -168,7 +221,9 @@ class RegionWriter implements RegionContext {
   /** Goes on only with the translations that the region was made for: who shares its page with U-mode has others. */
   #checkBank(bank: number, entryAt: number): void {
     const expected = this.hartBase + HART_AREA.readTlb + bank * TLB_BANK_BYTES
-    this.body.if(i32.ne(this.#state.get32(LAYOUT.readTlb32), i32.const(expected)), () => this.#refuseEntry(entryAt))
+    this.body.ifRarely(i32.ne(this.#state.get32(LAYOUT.readTlb32), i32.const(expected)), () =>
+      this.#refuseEntry(entryAt),
+    )
   }
 
   #refuseEntry(entryAt: number): void {
@@ -188,9 +243,9 @@ class RegionWriter implements RegionContext {
       )
       const entry = body.hold('i32', i32.add(index, this.#state.get32(LAYOUT.fetchTlb32)))
       const known = i32.and(i64.eq(i64.load(entry), page), i32.eq(i32.load(entry, 8), i32.const(slots)))
-      body.if(i32.eqz(known), () => {
+      body.ifRarely(i32.eqz(known), () => {
         const confirmed: I32 = (b) => b.call(this.#env.confirmPage, [page, i32.const(slots)])
-        body.if(i32.eqz(confirmed), () => this.#refuseEntry(entryAt))
+        body.ifRarely(i32.eqz(confirmed), () => this.#refuseEntry(entryAt))
       })
     })
   }
@@ -205,6 +260,8 @@ class RegionWriter implements RegionContext {
       return
     }
     this.#retire(done)
+    const run = this.#runs.get(node)
+    if (run) this.body.set(run.patience, i32.const(0))
     this.body.loop((label) => {
       this.#loops.set(node, label)
       this.#within(node, merges, 0)
@@ -215,6 +272,8 @@ class RegionWriter implements RegionContext {
   #within(node: Node, merges: readonly Node[], done: number): void {
     const last = merges.at(-1)
     if (!last) {
+      const run = this.#runs.get(node)
+      if (run) this.#lookAhead(node, run.run, run.patience)
       this.#block(node, done)
       return
     }
@@ -225,22 +284,47 @@ class RegionWriter implements RegionContext {
     this.#tree(last)
   }
 
+  /** As many rounds of a loop as its accesses stay in their pages: the loop's code once more, without looks into the TLB. */
+  #lookAhead(node: Node, run: PageRun, patience: Local<'i32'>): void {
+    const { body } = this
+    body.scope(() => {
+      const limit = body.local('i32')
+      body.block((otherwise) => {
+        body.if(patience.get, () => {
+          body.set(patience, i32.sub(patience.get, i32.const(1)))
+          body.br(otherwise)
+        })
+        body.set(patience, i32.const(PATIENCE))
+        const addends = lookAhead(this.#emit, run, limit, otherwise)
+        body.set(patience, i32.const(0))
+        const instructions = i32.mul(limit.get, i32.const(run.instructions))
+        body.set(limit, i32.sub(this.#budget.get, instructions))
+        body.set(limit, select(limit.get, i32.const(0), i32.gt_s(limit.get, i32.const(0))))
+        body.loop((label) => {
+          this.#run = { header: node, label, otherwise, limit, addends }
+          this.#block(node, 0)
+          this.#run = undefined
+        })
+      })
+    })
+  }
+
   #block(node: Node, done: number): void {
     const { body } = this
     const { steps, end } = node.block
     this.#node = node
     this.#done = done
     body.scope(() => {
-      this.#emit.beginBlock(this.#env.groups ? groupAccesses(steps) : NO_GROUPS)
-      for (const step of steps) this.#run(step)
+      this.#emit.beginBlock(this.#env.groups ? groupAccesses(steps) : NO_GROUPS, this.#run?.addends ?? NO_ADDENDS)
+      for (const step of steps) this.#write(step)
     })
     switch (end.kind) {
       case 'branch':
-        this.#run(end.step)
+        this.#write(end.step)
         this.#followEither(node, this.#emit.condition!, end.taken, end.next)
         return
       case 'jump':
-        if (end.step) this.#run(end.step)
+        if (end.step) this.#write(end.step)
         this.#follow(node, end.to, this.#done)
         return
       case 'call':
@@ -268,7 +352,7 @@ class RegionWriter implements RegionContext {
     }
   }
 
-  #run(step: Step): void {
+  #write(step: Step): void {
     this.#step = step
     this.body.scope(() => this.#emit.run(step))
     this.#done++
@@ -305,14 +389,30 @@ class RegionWriter implements RegionContext {
     const to = this.#flow.nodeOf(edge.block)
     if (edge.choice !== undefined) body.set(this.#choice(edge.block), i32.const(edge.choice))
     if (from.loop !== to.loop) this.#saveAll(this.#plan.dirtyAtEnd(from))
-    if (to.index <= from.index) {
+    if (this.#run?.header === to) {
+      const { label, limit, otherwise } = this.#run
+      body.brIf(label, i32.gt_s(this.#budget.get, limit.get))
+      body.br(otherwise)
+    } else if (to.index <= from.index) {
       const at = edge.choice === undefined ? edge.at : this.#chosen(edge.block, edge.choice)
       // What was dirty is saved already when this goes to an outer loop.
       const way = from.loop === to.loop ? from.loop : undefined
-      body.if(wantsOut(this.hartBase, this.#budget.get), () => this.#leaveBy(way, at, LEAVE.poll, false))
+      this.#poll(() => this.#leaveBy(way, at, LEAVE.poll, false))
       body.br(this.#loops.get(to)!)
     } else if (to.isMerge) body.br(this.#merges.get(to)!)
     else this.#tree(to, done)
+  }
+
+  /** Leaves when the budget is used up or someone asks for something. */
+  #poll(leave: () => void): void {
+    const { body } = this
+    body.scope(() => {
+      const request = body.hold('i32', this.#state.get32(LAYOUT.request32))
+      body.ifRarely(i32.le_s(this.#budget.get, request), () => {
+        body.set(this.#seen, i64.extend_u(request))
+        leave()
+      })
+    })
   }
 
   /** Is a block written right where its only predecessor goes to it? */
@@ -362,6 +462,7 @@ class RegionWriter implements RegionContext {
       const why = body.hold('i32', i32.and(i32.shr_u(out, i32.const(1)), i32.const((1 << WHY_BITS) - 1)))
       this.#count(why)
       const slot = this.#state.set32(LAYOUT.groupSlot32, i32.const(this.#env.slot))
+      body.put(this.#state.set(LAYOUT.gaveUpAt, this.#seen.get))
       if (this.#env.groups) body.if(i32.eq(why, i32.const(LEAVE.group)), () => body.put(slot))
     })
     const done = i32.and(i32.shr_u(out, i32.const(WHY_BITS + 1)), i32.const((1 << DONE_BITS) - 1))
@@ -403,18 +504,18 @@ class RegionWriter implements RegionContext {
   #regionAt(at: number | undefined, target: I64, none: () => void): I32 {
     const { body } = this
     const page = at === undefined ? undefined : this.#pages.find(({ delta }) => delta === Math.floor(at / PAGE))
-    body.if(i32.le_s(this.#budget.get, i32.const(0)), () => this.#return(target))
+    body.ifRarely(i32.le_s(this.#budget.get, i32.const(0)), () => this.#return(target))
     let slot: I32
     if (page) slot = i32.const(page.slots + ((at! & (PAGE - 2)) / 2) * SLOT_BYTES)
     else {
       const low = body.hold('i32', i32.wrap(target))
       const index = i32.and(i32.shr_u(low, i32.const(8)), i32.const((FETCH_TLB_ENTRIES - 1) * TLB_ENTRY_BYTES))
       const entry = body.hold('i32', i32.add(index, this.#state.get32(LAYOUT.fetchTlb32)))
-      body.if(i64.ne(i64.and(target, i64.const(-PAGE)), i64.load(entry)), none)
+      body.ifRarely(i64.ne(i64.and(target, i64.const(-PAGE)), i64.load(entry)), none)
       slot = i32.add(i32.load(entry, 8), i32.shl(i32.and(low, i32.const(PAGE - 2)), i32.const(3)))
     }
     const word = body.hold('i32', i32.load(slot))
-    body.if(i32.ne(i32.and(word, i32.const(0xffff)), i32.const(SPECIAL_HANDLER.compiled)), none)
+    body.ifRarely(i32.ne(i32.and(word, i32.const(0xffff)), i32.const(SPECIAL_HANDLER.compiled)), none)
     if (SLOT.heat16 !== 2) throw new Error('the number of a region is not where its slot has it')
     return i32.shr_u(word, i32.const(16))
   }
@@ -429,7 +530,7 @@ class RegionWriter implements RegionContext {
       const to = target === undefined ? body.hold('i64', this.#emit.target!) : this.address(target)
       this.#retire(this.#done + 1)
       this.#saveAll(this.#plan.dirtyAtEnd(node))
-      body.if(i32.ge_u(this.#depth.get, i32.const(MAX_DEPTH)), () => this.#return(to))
+      body.ifRarely(i32.ge_u(this.#depth.get, i32.const(MAX_DEPTH)), () => this.#return(to))
       const number = this.#regionAt(target, to, () => {
         this.#count(i32.const(LEAVE.edge))
         this.#return(to)
@@ -445,7 +546,7 @@ class RegionWriter implements RegionContext {
     if (!reloads(node)) throw new Error('locals would go stale')
     body.pop(this.#budget)
     body.pop(this.#pc)
-    body.if(i64.ne(this.#pc.get, this.address(next.at)), () => this.#return(this.#pc.get))
+    body.ifRarely(i64.ne(this.#pc.get, this.address(next.at)), () => this.#return(this.#pc.get))
     if (!next.block) {
       this.#jumpOut(next.at)
       return
@@ -461,7 +562,7 @@ class RegionWriter implements RegionContext {
     if (edge.choice !== undefined) body.set(this.#choice(edge.block!), i32.const(edge.choice))
     if (to.index <= from.index) {
       const at = edge.choice === undefined ? edge.at : this.#chosen(edge.block!, edge.choice)
-      body.if(wantsOut(this.hartBase, this.#budget.get), () => this.#leaveBy(undefined, at, LEAVE.poll, false))
+      this.#poll(() => this.#leaveBy(undefined, at, LEAVE.poll, false))
       body.br(this.#loops.get(to)!)
     } else if (to.isMerge) body.br(this.#merges.get(to)!)
     else this.#tree(to)

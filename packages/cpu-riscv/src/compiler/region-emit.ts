@@ -28,8 +28,11 @@ export interface RegionContext {
   wrote(register: number): void
   /** The address `at` as the guest sees it now. */
   address(at: number): I64
-  /** Leaves if the condition holds; the interpreter runs this instruction. @param why one of LEAVE */
-  giveUp(condition: I32, why: number): void
+  /**
+   * Leaves if the condition holds; the interpreter runs this instruction.
+   * @param why one of LEAVE @param tag the TLB's word that the condition depends on
+   */
+  giveUp(condition: I32, why: number, tag?: I64): void
 }
 
 /**
@@ -46,6 +49,7 @@ export class RegionEmit implements Emit {
   #fpOn = false
   #fpDirty = false
   #groups: ReadonlyMap<Step, AccessGroup> = new Map()
+  #addends: ReadonlyMap<Step, Local<'i32'>> = new Map()
   /** Of each group: where its lowest access lies in memory. */
   readonly #places = new Map<AccessGroup, Local<'i32'>>()
   /** After {@link run}: the condition of a branch, the target of a jump through a register. */
@@ -59,12 +63,18 @@ export class RegionEmit implements Emit {
     this.#state = state(context.hartBase)
   }
 
-  /** Something else ran in between. @param groups of the block's accesses */
-  beginBlock(groups: ReadonlyMap<Step, AccessGroup>): void {
+  /**
+   * Something else ran in between.
+   * @param groups of the block's accesses
+   * @param addends of accesses that need no look into the TLB: what makes their address a place in memory
+   */
+  beginBlock(groups: ReadonlyMap<Step, AccessGroup>, addends: ReadonlyMap<Step, Local<'i32'>>): void {
     this.#fpOn = this.#fpDirty = false
-    this.#groups = groups
+    const needed = [...groups].filter(([, { members }]) => !members.some((step) => addends.has(step)))
+    this.#groups = addends.size > 0 ? new Map(needed) : groups
+    this.#addends = addends
     this.#places.clear()
-    for (const group of new Set(groups.values())) this.#places.set(group, this.body.local('i32'))
+    for (const group of new Set(this.#groups.values())) this.#places.set(group, this.body.local('i32'))
   }
 
   run(step: Step): void {
@@ -76,7 +86,8 @@ export class RegionEmit implements Emit {
     return this.#step.decoded.operands
   }
 
-  #x(register: number): I64 {
+  /** A register's value. */
+  readonly x = (register: number): I64 => {
     return register === 0 ? i64.const(0) : this.#context.x(register).get
   }
   #f(register: number): I64 {
@@ -84,10 +95,10 @@ export class RegionEmit implements Emit {
   }
 
   rs1(): I64 {
-    return this.#x(this.#operands.rs1)
+    return this.x(this.#operands.rs1)
   }
   rs2(): I64 {
-    return this.#x(this.#operands.rs2)
+    return this.x(this.#operands.rs2)
   }
   rs1w(): I32 {
     return i32.wrap(this.rs1())
@@ -117,8 +128,8 @@ export class RegionEmit implements Emit {
     return this.#context.address(this.#step.at + this.#step.bytes)
   }
   address(): I64 {
-    // A member of a group goes by the group's place in memory.
-    if (this.#groups.has(this.#step)) return i64.const(0)
+    // These go by a place in memory.
+    if (this.#groups.has(this.#step) || this.#addends.has(this.#step)) return i64.const(0)
     return this.hold('i64', i64.add(this.rs1(), this.imm()))
   }
   hold<T extends ValueType>(type: T, value: Expr<T>): Expr<T> {
@@ -129,12 +140,32 @@ export class RegionEmit implements Emit {
   #member(group: AccessGroup): { readonly place: I32; readonly offset: number } {
     const place = this.#places.get(group)!
     if (this.#step === group.members[0]) {
-      const base = this.#x(group.base)
+      const base = this.x(group.base)
       const low = group.low === 0 ? base : this.hold('i64', i64.add(base, i64.const(group.low)))
       const tested = i64.add(base, i64.const(checkedAt(group)))
       this.body.set(place, this.#probe(group.write, low, group.bytes, LEAVE.group, tested))
     }
     return { place: place.get, offset: this.#operands.imm - group.low }
+  }
+
+  /** The entry that `address` has to be in, if a TLB knows it: a place in memory, and a distance from there. */
+  readonly tlbEntry = (write: boolean, address: I64): { readonly entry: I32; readonly offset: number } => {
+    const { dataBank, hartBase } = this.#context
+    const index = i32.and(i32.shr_u(i32.wrap(address), i32.const(8)), i32.const((TLB_ENTRIES - 1) * TLB_ENTRY_BYTES))
+    if (dataBank === undefined) {
+      const inForce = this.#state.get32(write ? LAYOUT.writeTlb32 : LAYOUT.readTlb32)
+      return { entry: this.hold('i32', i32.add(index, inForce)), offset: 0 }
+    }
+    const bank = write ? HART_AREA.writeTlb : HART_AREA.readTlb
+    return { entry: this.hold('i32', index), offset: hartBase + bank + dataBank * TLB_BANK_BYTES }
+  }
+
+  /** The place in memory of an access that needs no look into the TLB. */
+  #known(): I32 | undefined {
+    const addend = this.#addends.get(this.#step)
+    const { rs1, imm } = this.#operands
+    // Not as an offset: the register itself may lie in another page, one that is nowhere in memory.
+    return addend && i32.add(i32.add(i32.wrap(this.x(rs1)), addend.get), i32.const(imm))
   }
 
   /**
@@ -143,19 +174,16 @@ export class RegionEmit implements Emit {
    * @returns its place in memory
    */
   #probe(write: boolean, address: I64, bytes: number, why: number, tested = address): I32 {
-    const { dataBank, hartBase } = this.#context
-    const index = i32.and(i32.shr_u(i32.wrap(address), i32.const(8)), i32.const((TLB_ENTRIES - 1) * TLB_ENTRY_BYTES))
-    const known = dataBank !== undefined
-    const inForce = this.#state.get32(write ? LAYOUT.writeTlb32 : LAYOUT.readTlb32)
-    const entry = this.hold('i32', known ? index : i32.add(index, inForce))
-    const bank = write ? HART_AREA.writeTlb : HART_AREA.readTlb
-    const offset = known ? hartBase + bank + dataBank * TLB_BANK_BYTES : 0
-    this.#context.giveUp(i64.ne(i64.and(tested, i64.const(PAGE_MASK | (bytes - 1))), i64.load(entry, offset)), why)
+    const { entry, offset } = this.tlbEntry(write, address)
+    const tag = this.hold('i64', i64.load(entry, offset))
+    this.#context.giveUp(i64.ne(i64.and(tested, i64.const(PAGE_MASK | (bytes - 1))), tag), why, tag)
     return i32.add(i32.wrap(address), i32.load(entry, offset + 8))
   }
 
   load(kind: AccessName, address: I64): I64 {
     const { bytes, load } = LOADS[kind]
+    const known = this.#known()
+    if (known) return load(known)
     const group = this.#groups.get(this.#step)
     if (group) {
       const { place, offset } = this.#member(group)
@@ -164,6 +192,11 @@ export class RegionEmit implements Emit {
     return load(this.#probe(false, address, bytes, LEAVE.load))
   }
   store(bytes: AccessBytes, address: I64, value: I64): void {
+    const known = this.#known()
+    if (known) {
+      this.body.put(STORES[bytes](known, value))
+      return
+    }
     const group = this.#groups.get(this.#step)
     if (group) {
       const { place, offset } = this.#member(group)

@@ -4,7 +4,7 @@
  * left: that is never more than one store per register and way out.
  */
 import type { ControlFlow, Node } from './control-flow.ts'
-import { edgesOf, type Step } from './region.ts'
+import { type Block, edgesOf, type Step } from './region.ts'
 
 /** Numbers of registers: x0 to x31 are 0 to 31, f0 to f31 are 32 to 63. */
 export const F = 32
@@ -36,7 +36,7 @@ export function usesOf({ decoded }: Step): Uses {
 export const reloads = (node: Node): boolean => node.block.end.kind === 'call' || node.block.end.kind === 'step'
 
 /** The steps that the region itself runs: not the one that the interpreter does. */
-export const ownSteps = ({ block: { steps, end } }: Node): readonly Step[] =>
+export const ownSteps = ({ steps, end }: Block): readonly Step[] =>
   end.kind !== 'step' && 'step' in end && end.step ? [...steps, end.step] : steps
 
 export interface RegisterPlan {
@@ -58,7 +58,7 @@ export function planRegisters({ nodes, nodeOf }: ControlFlow): RegisterPlan {
   for (const node of nodes) {
     const writes: RegisterSet = new Set()
     const reads: RegisterSet = new Set()
-    for (const step of ownSteps(node)) {
+    for (const step of ownSteps(node.block)) {
       const uses = usesOf(step)
       for (const register of uses.reads) {
         used.add(register)

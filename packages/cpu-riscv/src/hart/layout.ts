@@ -162,6 +162,8 @@ export const LAYOUT = {
   regionsEnded32: take(1),
   /** Slot of the region that was last left because a group of accesses was not in one page, see compiler/access-groups.ts. */
   groupSlot32: take(1),
+  /** What made compiled code give up last: a TLB's tag or a request. Nobody reads it; see compiler/region-code.ts. */
+  gaveUpAt: take(1),
   /** How often compiled code was left, by compiler/leave.ts: u64 each. */
   leaves: take(16),
 

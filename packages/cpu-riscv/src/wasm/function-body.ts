@@ -36,6 +36,8 @@ export interface Label {
 /** The code of one function while it is written, statement by statement. */
 export class FunctionBody {
   readonly code = new ByteWriter(128)
+  /** Where in {@link code} branches are that are hardly ever taken. */
+  readonly rare: number[] = []
   readonly #locals: ValueType[] = []
   readonly #parameterCount: number
   readonly #free = new Map<ValueType, number[]>()
@@ -104,6 +106,13 @@ export class FunctionBody {
   /** Appends an expression or statement. */
   put(what: (body: FunctionBody) => void): void {
     what(this)
+  }
+
+  /** As {@link if}, and says so to the engine: this hardly ever happens, and is not to cost the other way anything. */
+  ifRarely(condition: I32, then: () => void): void {
+    condition(this)
+    this.rare.push(this.code.length)
+    this.if(() => {}, then)
   }
 
   if(condition: I32, then: () => void, otherwise?: () => void): void {
@@ -215,6 +224,19 @@ export class FunctionBody {
 
   /** Local declarations, code and `end`, as the code section wants them (without the leading size). */
   finish(): ByteWriter {
+    const out = this.#declarations()
+    out.bytes(this.code.view())
+    out.u8(0x0b)
+    return out
+  }
+
+  /** {@link rare}, counted from where the local declarations begin. */
+  rarelyTaken(): readonly number[] {
+    const before = this.#declarations().length
+    return this.rare.map((at) => before + at)
+  }
+
+  #declarations(): ByteWriter {
     const out = new ByteWriter(this.code.length + 32)
     const runs: [ValueType, number][] = []
     for (const type of this.#locals) {
@@ -227,8 +249,6 @@ export class FunctionBody {
       out.uleb(count)
       out.u8(VALUE_TYPE[type])
     }
-    out.bytes(this.code.view())
-    out.u8(0x0b)
     return out
   }
 }

@@ -174,6 +174,7 @@ export class ModuleBuilder {
         }
       })
     }
+    this.#branchHints(out)
     section(10, this.#functions.length, (content) => {
       for (const { body } of this.#functions) {
         if (!body) throw new Error('a declared function has no body')
@@ -183,5 +184,27 @@ export class ModuleBuilder {
       }
     })
     return out.view().slice()
+  }
+
+  /** Which branches are hardly ever taken. Spec: WebAssembly Core, custom section "metadata.code.branch_hint" (branch hinting). */
+  #branchHints(out: ByteWriter): void {
+    const hinted = this.#functions
+      .map(({ body }, index) => ({ index: this.#imports.length + index, rare: body?.rarelyTaken() ?? [] }))
+      .filter(({ rare }) => rare.length > 0)
+    if (hinted.length === 0) return
+    const content = new ByteWriter()
+    content.name('metadata.code.branch_hint')
+    content.uleb(hinted.length)
+    for (const { index, rare } of hinted) {
+      content.uleb(index)
+      content.uleb(rare.length)
+      for (const at of rare) {
+        content.uleb(at)
+        content.bytes([1, 0])
+      }
+    }
+    out.u8(0)
+    out.uleb(content.length)
+    out.bytes(content.view())
   }
 }

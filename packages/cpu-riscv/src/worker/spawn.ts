@@ -6,7 +6,10 @@ import { startThread } from './threads.ts'
  * share. When threads come and go that can free a wrapper twice, which ends the process. Modules are still freed as a
  * whole. See docs/decisions/2026-11-28-no-wasm-code-gc.md. A browser has its own flags.
  */
-globalThis.process?.getBuiltinModule?.('node:v8').setFlagsFromString('--no-wasm-code-gc')
+const v8 = globalThis.process?.getBuiltinModule?.('node:v8')
+v8?.setFlagsFromString('--no-wasm-code-gc')
+/** What compiled code says about branches that are hardly ever taken; Chromium heeds it without being asked. */
+v8?.setFlagsFromString('--experimental-wasm-branch-hinting')
 
 /** What a hart throws away at once, mostly BigInts: V8 would let 48 MiB of it gather, and gains nothing by it. */
 const YOUNG_GENERATION_MIB = 6
