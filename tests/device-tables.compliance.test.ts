@@ -1,6 +1,6 @@
 /** What virtio devices, user networks and AIA's interrupt controllers save, through the kit for tables. */
 import { vmstateCompliance } from '@ferryvm/compliance/vmstate'
-import { aplicVmstate, imsicVmstate } from '@ferryvm/devices-virt'
+import { aplicVmstate, imsicVmstate, vmgenidVmstate } from '@ferryvm/devices-virt'
 import { virtioTables } from '@ferryvm/devices-virtio/tables'
 import { slirpVmstate } from '@ferryvm/netdev'
 import { describe, it } from 'vitest'
@@ -9,6 +9,7 @@ const runner = { describe, it }
 const element = { index: 3, out: [{ address: 0x8000_1000, length: 100 }], in: [{ address: 0x8000_2000, length: 1 }] }
 const table = (name: string, queues = 3, guestFeatures = 0xffff_ffff) => virtioTables[name]!({ queues, guestFeatures })
 
+vmstateCompliance(runner, { vmstate: vmgenidVmstate, mutate: (s) => void (s.guid[15] = 7) })
 for (const queues of [1, 4]) {
   vmstateCompliance(runner, {
     vmstate: table('virtio-blk', queues),

@@ -27,6 +27,7 @@ import {
   testFinisher,
   uart16550,
   virtDeviceTree,
+  vmgenid,
 } from '@ferryvm/devices-virt'
 import {
   virtconsole,
@@ -69,6 +70,8 @@ export interface VirtBoardOptions extends BootFiles {
 const MAP = {
   finisher: 0x10_0000,
   rtc: 0x10_1000,
+  /** Where stock has nothing. */
+  vmgenid: 0x10_2000,
   clint: 0x200_0000,
   mtimer: 0x200_4000,
   platformBus: 0x400_0000,
@@ -81,6 +84,8 @@ const MAP = {
 } as const
 const MiB = 2 ** 20
 const VTD_BYTES = 0x1000
+/** Behind the clock's; stock uses it for nothing. */
+const VMGENID_IRQ = 12
 /** What stock 7.2 has, and 10.0 besides ACPI and SMBIOS, of which there is none here. Spec: virt-machine.md section 6.7. */
 const FW_CFG_FILES = [
   { name: 'bios-geometry', data: new Uint8Array(0) },
@@ -119,6 +124,9 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
         rngSeed: crypto.getRandomValues(new Uint8Array(32)),
         virtioIommu: iommuRequester,
         vtd: devices.some((d) => d.definition.type === intelIommu.type),
+        vmgenid: devices.some((d) => d.definition.type === vmgenid.type)
+          ? { at: MAP.vmgenid, irq: VMGENID_IRQ }
+          : undefined,
       }),
     )
   const deviceTreeAddress = boot.deviceTreeAt(tree().length)
@@ -193,10 +201,13 @@ function requesterOf(devices: readonly DeviceSpec[], type: string): number | und
   return undefined
 }
 
-const inItsPlace = (device: DeviceSpec): DeviceSpec =>
-  device.definition.type === intelIommu.type
-    ? { ...device, placement: { at: MAP.platformBus, ...device.placement } }
-    : device
+/** Devices that a guest looks for in one place only. */
+function inItsPlace(device: DeviceSpec): DeviceSpec {
+  const { type } = device.definition
+  if (type === intelIommu.type) return { ...device, placement: { at: MAP.platformBus, ...device.placement } }
+  if (type !== vmgenid.type) return device
+  return { ...device, placement: { ...device.placement, at: MAP.vmgenid, irq: VMGENID_IRQ } }
+}
 
 /** Devices that `-device` can name on this board. */
 export const virtDevices: readonly DeviceFactory<any>[] = [
@@ -208,4 +219,5 @@ export const virtDevices: readonly DeviceFactory<any>[] = [
   virtioSerial,
   virtconsole,
   virtserialport,
+  vmgenid,
 ]

@@ -37,5 +37,7 @@ it('has these public names', () => {
     'uart16550',
     'uart16550Vmstate',
     'virtDeviceTree',
+    'vmgenid',
+    'vmgenidVmstate',
   ])
 })

@@ -42,3 +42,4 @@ export {
   type VirtDeviceTreeOptions,
   virtDeviceTree,
 } from './virt-device-tree.ts'
+export { vmgenid, vmgenidVmstate } from './vmgenid.ts'

@@ -49,6 +49,8 @@ export interface VirtDeviceTreeOptions {
   readonly virtioIommu?: number
   /** Says where the VT-d registers are, under the platform bus. `true`: at its start. */
   readonly vtd?: boolean | { readonly offset: number }
+  /** There is a VM generation ID. */
+  readonly vmgenid?: { readonly at: number; readonly irq: number }
   /** By absolute path (`/soc/thing@1000`): nodes added, or merged into one that is there. Parents must exist. */
   readonly extraNodes?: Readonly<Record<string, FdtNode>>
 }
@@ -102,6 +104,10 @@ export function virtDeviceTree(options: VirtDeviceTreeOptions): FdtNode {
       phandle: cells(testPhandle),
     }),
     'pci@30000000': pciHost(ramBytes, controllers, options.virtioIommu),
+  }
+  if (options.vmgenid) {
+    const { at, irq } = options.vmgenid
+    soc[`rng@${at.toString(16)}`] = node(['microsoft,vmgenid'], { reg: cells64(at, 16), ...wired(irq) })
   }
   for (let slot = 0; slot < (options.virtioMmio ?? 8); slot++) {
     const base = 0x1000_1000 + 0x1000 * slot

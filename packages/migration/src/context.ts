@@ -18,6 +18,7 @@ import type { PageContents } from './background/memory-moment.ts'
 import type { Capabilities } from './capabilities.ts'
 import type { Colo } from './colo-link.ts'
 import { MigrationStateError, MigrationUriError } from './errors.ts'
+import type { ForkRam } from './fork/fork-image.ts'
 import { type GuardOptions, guardedListener } from './guarded-listener.ts'
 import type { Parameters } from './parameters.ts'
 import type { PageEncodings } from './ram/encodings.ts'
@@ -50,6 +51,8 @@ export interface MigrationContext {
   readonly globalState: GlobalState
   /** The running outgoing migration's part of the RAM handler's hooks. */
   outgoing: { limited(): boolean; check(): void; synced(dirtiedPages: number, writtenPages: number): void } | undefined
+  /** While a fork is made: what is saved as the `ram` section. */
+  forking: ForkRam | undefined
   status(): MigrationStatus
   setStatus(status: MigrationStatus): void
   /** Keeps an error for `query-migrate`, of a migration that goes on. */

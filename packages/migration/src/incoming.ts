@@ -43,6 +43,7 @@ export class IncomingMigration {
   #multifd: IncomingMultifd | undefined
   readonly postcopy: IncomingPostcopy
   readonly #lazyOptions: LazyOptions | undefined
+  readonly #newIdentity: boolean
   lazy: LazyRam | undefined
   #colo = false
   /** There is no way back. */
@@ -50,7 +51,8 @@ export class IncomingMigration {
   readonly #abort = new AbortController()
   readonly #context: MigrationContext
 
-  constructor(context: MigrationContext, autostart: boolean, lazy?: LazyOptions) {
+  constructor(context: MigrationContext, autostart: boolean, lazy?: LazyOptions, newIdentity = false) {
+    this.#newIdentity = newIdentity
     this.#context = context
     this.#lazyOptions = lazy
     this.autostart = autostart
@@ -259,6 +261,7 @@ export class IncomingMigration {
   async #startGuest(): Promise<void> {
     const { machine, globalState } = this.#context
     await takeDisks(this.#context)
+    if (this.#newIdentity) for (const { device } of machine.devices) device.renewIdentity?.()
     const received = globalRunState(globalState)
     if (received === 'running' && this.autostart) machine.start()
     else machine.setRunState(received === 'running' ? 'paused' : received)

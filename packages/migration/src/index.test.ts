@@ -6,6 +6,7 @@ it('has these public names', () => {
     'CAPABILITIES',
     'CapabilityError',
     'DestinationFailedError',
+    'ForkError',
     'JournalError',
     'LazySourceError',
     'MigrationBlockedError',
@@ -25,6 +26,8 @@ it('has these public names', () => {
     'createMigration',
     'createSnapshots',
     'createZeroPageTest',
+    'forkMachine',
+    'forkTransport',
     'isRunning',
     'reconcile',
   ])

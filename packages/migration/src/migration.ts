@@ -18,6 +18,7 @@ import type { Colo } from './colo-link.ts'
 import { checkTransport, fileOf, type MigrationContext, resolveUri, withChannelLayers } from './context.ts'
 import { MigrationBlockedError, MigrationCancelledError, MigrationStateError } from './errors.ts'
 import type { MigrationForecast } from './forecast/forecast.ts'
+import { createForkPoint, type ForkOptions, type ForkPoint } from './fork/fork-point.ts'
 import { IncomingMigration, type LazyOptions } from './incoming.ts'
 import { lazyRamInfo, type MigrationInfo, outgoingInfo, type SocketAddressInfo } from './info.ts'
 import { trace } from './migration-trace.ts'
@@ -96,6 +97,11 @@ export interface IncomingOptions {
    * {@link Migration.recover} goes on. Default false.
    */
   readonly lazy?: boolean | LazyOptions
+  /**
+   * The guest is another one from now on, whatever it was saved from: devices that tell a guest who it is (VMGenID) tell it something
+   * new. Default: for `lazy`, true.
+   */
+  readonly newIdentity?: boolean
 }
 export interface MigrationRun {
   /** Settles with the migration; a rejection nobody looks at is no unhandled one. */
@@ -170,6 +176,12 @@ export interface Migration extends AsyncDisposable {
   saveState(channel: Channel, runState: RunState): Promise<void>
   /** Loads such a stream into the machine, which was reset and stands. @throws its state is then undefined */
   loadState(channel: Channel): Promise<void>
+  /**
+   * The machine's state of this moment, for a twin; the machine stands for some ms and goes on. `forkMachine` makes a twin
+   * of it in this process; whoever serves `readAt` to `incoming(…, { lazy: true })` makes one elsewhere.
+   * @throws ForkError, MigrationStateError, MigrationBlockedError, or what a device throws; the machine goes on
+   */
+  fork(options?: ForkOptions): Promise<ForkPoint>
   /** Start the guest after an incoming migration. */
   autostart: boolean
   info(): MigrationInfo
@@ -205,6 +217,7 @@ export function createMigration(options: MigrationOptions): Migration {
   let outgoingDone: Promise<void> | undefined
   let incoming: IncomingMigration | undefined
   let arrived = false
+  let forking = false
   let autostart = true
   let listening: SocketAddressInfo[] | undefined
 
@@ -253,6 +266,7 @@ export function createMigration(options: MigrationOptions): Migration {
     colo: options.colo,
     globalState: globalStateVmstate.createState(),
     outgoing: undefined,
+    forking: undefined,
     status: () => status,
     note(reason) {
       error = reason instanceof Error ? reason : new Error(String(reason))
@@ -275,10 +289,10 @@ export function createMigration(options: MigrationOptions): Migration {
       'ram',
       RAM_SECTION_VERSION,
       {
-        saveSetup: (f) => ramSaver.setup(f),
+        saveSetup: (f) => (context.forking ?? ramSaver).setup(f),
         saveLivePending: () => ({ mustPrecopy: 0, canPostcopy: ramSaver.remainingBytes }),
         saveLiveIterate: (f) => (outgoing?.postcopy?.pages ?? ramSaver).iterate(f),
-        saveLiveCompletePrecopy: (f) => ramSaver.complete(f),
+        saveLiveCompletePrecopy: (f) => (context.forking ?? ramSaver).complete(f),
         saveLiveCompletePostcopy: (f) => outgoing!.postcopy!.pages!.complete(f),
         loadState: (f, version) => (incoming?.postcopy.pages ?? ramLoader).load(f, version),
         saveCleanup: () => ramSaver.cleanup(),
@@ -425,6 +439,22 @@ export function createMigration(options: MigrationOptions): Migration {
       refuseWhileRunning('loading')
       await loadMachineState(context, channel)
     },
+    async fork(forkOptions = {}) {
+      // A twin may be forked before all of its own memory has come.
+      if (!(incoming?.lazy && status === 'postcopy-active')) refuseWhileRunning('fork')
+      if (machine.runState !== 'running' && machine.runState !== 'paused') {
+        throw new MigrationStateError(`a machine in state ${machine.runState} cannot be forked`)
+      }
+      const { blockers } = machine.sections
+      if (blockers.length > 0) throw new MigrationBlockedError(blockers)
+      if (forking) throw new MigrationStateError('fork: another fork is being made')
+      forking = true
+      try {
+        return await createForkPoint(context, forkOptions)
+      } finally {
+        forking = false
+      }
+    },
     defer(incomingOptions = {}) {
       autostart = incomingOptions.autostart ?? true
       machine.setRunState('inmigrate')
@@ -442,7 +472,8 @@ export function createMigration(options: MigrationOptions): Migration {
       const { transport, address } = resolveUri(transports, uri)
       checkTransport(context, transport, uri)
       if (incomingOptions.autostart !== undefined) autostart = incomingOptions.autostart
-      const run = new IncomingMigration(context, autostart, lazy === true ? {} : lazy || undefined)
+      const { newIdentity = lazy !== false } = incomingOptions
+      const run = new IncomingMigration(context, autostart, lazy === true ? {} : lazy || undefined, newIdentity)
       status = 'none'
       error = undefined
       context.setStatus('setup')

@@ -51,6 +51,8 @@ export interface Device {
   quiesce?(): Promise<void>
   /** Runs before the harts start again: after a load, after a failed migration, after a COLO checkpoint. */
   resume?(): void
+  /** The state was loaded, and the guest is another one than the one that it was saved of: a twin, a restored snapshot. */
+  renewIdentity?(): void
   unrealize?(): void | Promise<void>
   /** What a monitor shows about it. */
   describe?(): string

@@ -7,8 +7,8 @@ import type { IsZeroPage } from '../ram/zero-page.ts'
 
 /** From so many kept bytes on a hart waits with its next first write to a page. */
 const MAX_KEPT_BYTES = 64 * 2 ** 20
-/** It goes on below these. */
-const ENOUGH_KEPT_BYTES = 48 * 2 ** 20
+/** It goes on below this share of them. */
+const ENOUGH_KEPT = 0.75
 
 const ZERO = new Uint8Array(PAGE_BYTES)
 
@@ -30,8 +30,19 @@ export class MemoryMoment implements PageContents, Disposable {
   #keptBytes = 0
   #held = false
 
-  /** @param keeps a page was kept, which costs memory until it is {@link done} */
-  constructor(memory: GuestMemory, isZero: IsZeroPage, keeps: (page: number) => void) {
+  readonly #maxKeptBytes: number
+
+  /**
+   * @param keeps a page was kept, which costs memory until it is {@link done}
+   * @param maxKeptBytes from so many on a hart waits with its next first write to a page
+   */
+  constructor(
+    memory: GuestMemory,
+    isZero: IsZeroPage,
+    keeps: (page: number) => void,
+    maxKeptBytes: number = MAX_KEPT_BYTES,
+  ) {
+    this.#maxKeptBytes = maxKeptBytes
     this.#memory = memory
     this.#isZero = isZero
     this.#guard = memory.guards.create({
@@ -40,7 +51,7 @@ export class MemoryMoment implements PageContents, Disposable {
         keeps(page)
       },
       full: () => {
-        this.#held ||= this.#keptBytes >= MAX_KEPT_BYTES
+        this.#held ||= this.#keptBytes >= this.#maxKeptBytes
         return this.#held
       },
     })
@@ -49,6 +60,16 @@ export class MemoryMoment implements PageContents, Disposable {
   /** The machine is stopped: this is the moment. Harts drop their write translations before they run again. */
   take(blocks: readonly RamBlock[]): void {
     for (const { offset, sizeBytes } of blocks) this.#guard.add(offset / PAGE_BYTES, sizeBytes / PAGE_BYTES)
+  }
+
+  get keptBytes(): number {
+    return this.#keptBytes
+  }
+
+  /** False: it is {@link done}, and may be anything by now. */
+  holds(block: RamBlock, offset: number): boolean {
+    const page = pageOf(block, offset)
+    return this.#guard.has(page) || this.#kept.has(page)
   }
 
   bytes(block: RamBlock, offset: number): Uint8Array {
@@ -67,7 +88,7 @@ export class MemoryMoment implements PageContents, Disposable {
     if (!kept) return
     this.#kept.delete(page)
     if (kept !== ZERO) this.#keptBytes -= PAGE_BYTES
-    if (!this.#held || this.#keptBytes > ENOUGH_KEPT_BYTES) return
+    if (!this.#held || this.#keptBytes > this.#maxKeptBytes * ENOUGH_KEPT) return
     this.#held = false
     this.#guard.proceed()
   }

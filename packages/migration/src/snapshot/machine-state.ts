@@ -42,6 +42,8 @@ export async function loadMachineState(context: MigrationContext, channel: Chann
   const { machine, ramLoader, settings, log } = context
   const seal = machine.sections.seal()
   try {
+    // Twins have what this machine had.
+    for (const { offset, sizeBytes } of machine.memory.blocks) machine.memory.willWrite(offset, sizeBytes)
     ramLoader.begin()
     await new StreamLoader(createQEMUFileReader(channel), machine.sections, {
       configuration: plainConfiguration(context),

@@ -164,6 +164,7 @@ export function createSnapshots({ machine, migration, drives }: SnapshotsOptions
     for (const { images, snapshot } of found) await images.apply(snapshot!.id)
     await machine.reset('snapshot-load')
     await migration.loadState(await vmStateReader(stateDisk.images, state.id, state.vmStateBytes))
+    for (const { device } of machine.devices) device.renewIdentity?.()
     if (run ?? before === 'running') machine.start()
     else machine.setRunState(before === 'restore-vm' ? 'paused' : before)
   }
