@@ -71,6 +71,22 @@ describe('emu on streams', { timeout: 30_000 }, () => {
     expect((await run(['diff', 'packed.gz', 'packed.gz'])).code).toBe(2)
   })
 
+  it('edit, upgrade and vmstate dump say what they did as JSON', async () => {
+    const edit = await run(['edit', 'rv72-bm-pci-smp2.mig', '--set', 'serial/0:ier=7', '-o', 'edited.mig', '--json'])
+    expect([JSON.parse(edit.stdout), edit.stderr]).toEqual([{ output: 'edited.mig', changed: ['serial/0'] }, ''])
+    const upgrade = await run(['upgrade', 'rv72-bm-pci-smp2.mig', '--to', '10.0', '-o', 'new.mig', '--json'])
+    expect(JSON.parse(upgrade.stdout)).toMatchObject({
+      output: 'new.mig',
+      changed: expect.arrayContaining(['cpu/0', 'cpu/1']),
+      bytes: expect.any(Number),
+    })
+    const both = await run(['edit', 'rv72-bm-pci-smp2.mig', '--set', 'serial/0:ier=7', '-o', '-', '--json'])
+    expect([both.code === 0, both.stdout]).toEqual([false, ''])
+    const [dump, line] = [await run(['vmstate', 'dump']), await run(['vmstate', 'dump', '--json'])]
+    expect(line.stdout.trimEnd().split('\n')).toHaveLength(1)
+    expect(JSON.parse(line.stdout)).toEqual(JSON.parse(dump.stdout))
+  })
+
   it('a refused edit leaves no file', async () => {
     const edit = await run(['edit', 'rv72-bm-pci-smp2.mig', '--set', 'serial/0:ier=700', '-o', 'none.mig'])
     expect(edit.code).toBe(1)

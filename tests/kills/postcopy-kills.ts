@@ -4,20 +4,15 @@
  *
  *   npx -y pnpm@12 postcopy:kills [--count 100] [--seed 1] [--pair emu-7.2,7.2] [--victim link] [--step "pong 3"] [--preempt]
  */
-import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { createGuestMonitor, embeddedGuestImage } from '@ferryvm/embedded-guest'
-import { QmpClient } from '../../apps/emu/src/qmp-client.ts'
-import { main } from '../harness/emu.ts'
 import type { PeerKind } from '../harness/peers.ts'
 import { createDisk } from '../harness/vm.ts'
-import { stockQemu10 } from '../stock-qemu/stock-10.ts'
-import { stockQemuCommand } from '../stock-qemu/stock-qemu.ts'
 import { cuttingProxy, STEPS, type Step } from './cutting-proxy.ts'
+import { goesOn, listening, settle, startSide, until } from './sides.ts'
 
 const MiB = 2 ** 20
 export const VICTIMS = ['link', 'source', 'destination'] as const
@@ -49,109 +44,6 @@ export type Fate =
   | 'twice, by stock'
   | 'stuck in stock'
   | 'no strike'
-
-export interface Side {
-  readonly qmp: QmpClient
-  alive: boolean
-  stderr: string
-  type(text: string): void
-  kill(): void
-  status(): Promise<{ migration: string; running: boolean }>
-}
-
-let sides = 0
-export async function startSide(
-  kind: PeerKind,
-  folder: string,
-  files: { kernel: string; disk?: string; extra?: readonly string[] },
-  incoming: boolean,
-  onOutput: (text: string) => void,
-): Promise<Side> {
-  const socket = join(folder, `${++sides}.qmp`)
-  const own = kind.startsWith('emu')
-  const binary = kind === '10.0' ? stockQemu10()! : { command: stockQemuCommand, args: [], env: {} }
-  const common = [
-    '-m',
-    '32M',
-    '-bios',
-    'none',
-    '-kernel',
-    files.kernel,
-    '-serial',
-    'stdio',
-    '-qmp',
-    `unix:${socket},server=on,wait=off`,
-  ]
-  const drive =
-    files.disk !== undefined
-      ? [
-          '-drive',
-          `file=${files.disk},if=none,id=d,format=raw${own ? '' : ',file.locking=off'}`,
-          '-device',
-          'virtio-blk-pci,drive=d',
-        ]
-      : []
-  const waiting = incoming ? ['-incoming', 'defer'] : []
-  const [command, args, env] = own
-    ? [
-        process.execPath,
-        [
-          '--conditions=source',
-          '--disable-warning=ExperimentalWarning',
-          main,
-          'run',
-          '-M',
-          `virt,profile=qemu-${kind.slice(4)}`,
-          ...common,
-          ...drive,
-          ...waiting,
-          ...(files.extra ?? []),
-        ],
-        {},
-      ]
-    : [
-        binary.command,
-        [
-          ...binary.args,
-          '-M',
-          'virt',
-          '-display',
-          'none',
-          '-monitor',
-          'none',
-          '-nodefaults',
-          ...common,
-          ...drive,
-          ...waiting,
-        ],
-        binary.env,
-      ]
-  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...env } })
-  const side: Side = {
-    qmp: undefined as unknown as QmpClient,
-    alive: true,
-    stderr: '',
-    type: (text) => void child.stdin.write(text),
-    kill: () => void child.kill('SIGKILL'),
-    async status() {
-      const [migration, state] = await Promise.all([
-        side.qmp.execute('query-migrate'),
-        side.qmp.execute('query-status'),
-      ])
-      return { migration: migration.status ?? 'none', running: state.running }
-    },
-  }
-  child.on('close', () => {
-    side.alive = false
-  })
-  child.stdin.on('error', () => {})
-  child.stderr.on('data', (text) => {
-    side.stderr += text
-  })
-  child.stdout.setEncoding('utf8').on('data', onOutput)
-  const qmp = await QmpClient.connect(socket)
-  return Object.assign(side, { qmp })
-}
 
 /** One kill. @throws what must not happen, with the facts */
 export async function killOnce({ pair, victim, step, preempt = false }: Kill): Promise<Fate> {
@@ -249,79 +141,6 @@ export async function killOnce({ pair, victim, step, preempt = false }: Kill): P
     }
     rmSync(folder, { recursive: true, force: true })
   }
-}
-
-export async function listening({ qmp }: Side, command: 'migrate-incoming' | 'migrate-recover'): Promise<string> {
-  const before = (await qmp.execute('query-migrate'))['socket-address']?.at(-1).port
-  await qmp.execute(command, { uri: 'tcp:127.0.0.1:0' })
-  for (;;) {
-    const port = (await qmp.execute('query-migrate'))['socket-address']?.at(-1).port
-    if (port && port !== before) return `tcp:127.0.0.1:${port}`
-    await delay(5)
-  }
-}
-
-export async function until(holds: () => Promise<boolean>, timeoutMs = 60_000): Promise<void> {
-  const limit = Date.now() + timeoutMs
-  while (!(await holds())) {
-    if (Date.now() > limit) throw new Error(`not within ${timeoutMs} ms`)
-    await delay(10)
-  }
-}
-
-const MOVING = [
-  'setup',
-  'active',
-  'device',
-  'cancelling',
-  'postcopy-active',
-  'postcopy-recover',
-  'postcopy-recover-setup',
-]
-type End = Awaited<ReturnType<Side['status']>> | undefined
-
-/** Watches both until neither changes any more. @throws both run at once */
-export async function settle(source: Side, destination: Side, wrong: (what: string) => Error, stockSource: boolean) {
-  const look = (side: Side): Promise<End> =>
-    side.alive ? side.status().catch(() => undefined) : Promise.resolve(undefined)
-  let quiet = 0
-  for (const limit = Date.now() + (stockSource ? 10_000 : 30_000); ; await delay(20)) {
-    const [s, d] = [await look(source), await look(destination)]
-    if (s?.running && d?.running) {
-      if (stockSource) return { source: s, destination: d }
-      throw wrong('two guests run')
-    }
-    const moving = [s, d].some(
-      (end) =>
-        end &&
-        MOVING.includes(end.migration) &&
-        !(end === d && s === undefined && !source.alive && end.running && end.migration === 'completed'),
-    )
-    quiet = moving ? 0 : quiet + 1
-    if (quiet >= 10) return { source: s, destination: d }
-    if (Date.now() > limit && stockSource) return { source: s, destination: d }
-    if (Date.now() > limit) throw wrong(`it does not come to rest: ${JSON.stringify([s, d])}`)
-  }
-}
-
-export async function goesOn(
-  guest: ReturnType<typeof createGuestMonitor>,
-  at: Side,
-  wrong: (what: string) => Error,
-): Promise<void> {
-  const { lines } = guest
-  await guest
-    .until((g) => g.lines > lines + 2, 30_000)
-    .catch(() => {
-      throw wrong('the guest is silent')
-    })
-  at.type('q')
-  await guest
-    .until((g) => g.verdicts.length > 0, 60_000)
-    .catch(() => {
-      throw wrong('no verdict')
-    })
-  if (guest.problems.length > 0 || !guest.verdicts[0]!.ok) throw wrong(`the guest says ${guest.problems.join(' | ')}`)
 }
 
 /** As many as wanted, every combination before any comes again. */

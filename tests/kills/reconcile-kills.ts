@@ -14,7 +14,7 @@ import { emu } from '../harness/emu.ts'
 import type { PeerKind } from '../harness/peers.ts'
 import { createDisk } from '../harness/vm.ts'
 import { cuttingProxy, STEPS, type Step } from './cutting-proxy.ts'
-import { goesOn, listening, type Side, settle, startSide, until } from './postcopy-kills.ts'
+import { goesOn, listening, type Side, settle, startSide, until } from './sides.ts'
 
 const MiB = 2 ** 20
 

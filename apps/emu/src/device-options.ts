@@ -7,6 +7,9 @@ import { UsageError } from './usage-error.ts'
 const PLACE_OPTIONS = ['disable-legacy', 'disable-modern', 'vectors', 'iommu_platform', 'ats'] as const
 const BUS_SUFFIX: Record<string, string> = { pci: 'pcie.0', device: 'virtio-mmio' }
 
+/** Virtio devices that exist on one bus only: this one translates for a PCI bus that it sits on. */
+const PCI_ONLY: ReadonlySet<string> = new Set(['virtio-iommu'])
+
 /** Properties that name one of the host's ends, given by an option of the same name: `drive=hd0` is what `-drive id=hd0` made. */
 const BACKEND_PROPERTIES = ['drive', 'chardev', 'netdev'] as const
 /** By property, then by id. */
@@ -28,7 +31,7 @@ export class DeviceCatalog {
   /** Names that `-device` takes; a virtio device has one per bus. */
   get drivers(): string[] {
     return [...this.#factories.values()].flatMap(({ type, definition }) =>
-      definition.bus === 'virtio' ? [`${type}-pci`, `${type}-device`] : [type],
+      definition.bus !== 'virtio' ? [type] : PCI_ONLY.has(type) ? [`${type}-pci`] : [`${type}-pci`, `${type}-device`],
     )
   }
 
@@ -53,9 +56,9 @@ export class DeviceCatalog {
   #find(driver: string): [DeviceFactory<any>, string | undefined] {
     const exact = this.#factories.get(driver)
     if (exact) return [exact, exact.definition.bus === 'virtio' ? BUS_SUFFIX.pci : undefined]
-    const suffix = /^(.+)-(pci|device)$/.exec(driver)
-    const virtio = suffix && this.#factories.get(suffix[1]!)
-    if (virtio && virtio.definition.bus === 'virtio') return [virtio, BUS_SUFFIX[suffix[2]!]]
+    const [, type = '', bus = ''] = /^(.+)-(pci|device)$/.exec(driver) ?? []
+    const virtio = this.#factories.get(type)
+    if (virtio?.definition.bus === 'virtio' && this.drivers.includes(driver)) return [virtio, BUS_SUFFIX[bus]]
     throw new UsageError(`-device ${driver}: no such driver (there are: ${this.drivers.join(', ')})`)
   }
 

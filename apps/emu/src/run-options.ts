@@ -84,7 +84,9 @@ export interface SymbolsOption {
 const collect = (value: string, before: string[] = []) => [...before, value]
 
 /** The options of `emu run`, with QEMU's names and meanings. */
-export function runCommand(action: (options: RunOptions) => Promise<void>): Command {
+export function runCommand(
+  action: (options: RunOptions, raw: Readonly<Record<string, unknown>>) => Promise<void>,
+): Command {
   return new Command('run')
     .description('run a guest; without -kernel the embedded self-checking guest')
     .option('-M, --machine <type>', 'machine type and its properties: virt[,profile=qemu-7.2|qemu-10.0]', collect)
@@ -169,7 +171,7 @@ export function runCommand(action: (options: RunOptions) => Promise<void>): Comm
       new Option('--report-sections', 'print every section as it is saved or loaded (stderr, JSON)').hideHelp(),
     )
     .allowExcessArguments(false)
-    .action((raw) => action(readRunOptions(raw)))
+    .action((raw) => action(readRunOptions(raw), raw))
 }
 
 function readRunOptions(raw: Record<string, any>): RunOptions {

@@ -189,3 +189,13 @@ describe('unix', () => {
     expect(existsSync(file)).toBe(true)
   })
 })
+
+describe('unix', () => {
+  it('names a folder that is not there', async () => {
+    const address = unix().parseAddress(join(folder, 'nowhere', 'socket'))
+    await expect(unix().listen(address, context())).rejects.toMatchObject({
+      code: 'FERRY_SOCKET_LISTEN',
+      message: expect.stringMatching(/nowhere.socket: no such file or directory$/),
+    })
+  })
+})

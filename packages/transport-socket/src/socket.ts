@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { lstat, unlink } from 'node:fs/promises'
 import {
   type AddressInfo,
@@ -7,6 +8,7 @@ import {
   type Socket,
   type SocketConnectOpts,
 } from 'node:net'
+import { dirname } from 'node:path'
 import {
   type Channel,
   type ChannelFeature,
@@ -160,9 +162,15 @@ function bind(
       keepAlive: address.kind === 'tcp' && address.keepAlive === true,
       highWaterMark: READ_CHUNK_BYTES,
     })
-    server.once('error', (cause) => reject(new SocketListenError(name, cause)))
+    server.once('error', (cause) => reject(new SocketListenError(name, whyNot(cause, where.path))))
     server.listen({ ...where, backlog: options.backlog ?? 16 }, () => resolve(server))
   })
+}
+
+/** libuv says EACCES, too, where the folder of a unix socket is not there. */
+function whyNot(cause: Error, path: string | undefined): Error {
+  if (path === undefined || (cause as { code?: string }).code !== 'EACCES' || existsSync(dirname(path))) return cause
+  return Object.assign(new Error(`there is no folder ${dirname(path)}`, { cause }), { code: 'ENOENT' })
 }
 
 function acceptor<A extends SocketAddress>(address: A, server: Server, signal: AbortSignal): Listener<A> {

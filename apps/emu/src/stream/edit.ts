@@ -1,7 +1,8 @@
 import { editStream, parseAssignment } from '@ferryvm/stream'
 import type { Command } from 'commander'
 import { openSource } from './open-source.ts'
-import { writeOutput } from './output.ts'
+import { refuseBoth, writeOutput } from './output.ts'
+import { printLines } from './print.ts'
 import { progressLine } from './progress.ts'
 import { deviceTables } from './tables.ts'
 
@@ -17,15 +18,18 @@ export function addEdit(program: Command): void {
       (value: string, before: string[] = []) => [...before, value],
     )
     .requiredOption('-o, --output <file>', 'the stream with the changes; - for standard output')
+    .option('--json', 'for programs: what was changed, on standard output')
     .exitOverride()
-    .action(async (name: string, { set, output }: { set: string[]; output: string }) => {
+    .action(async (name: string, { set, output, json }: { set: string[]; output: string; json?: true }) => {
       const assignments = set.map(parseAssignment)
+      refuseBoth(output, json)
       await using input = await openSource(name)
       const { progress, done } = progressLine(input.name)
       const { changed } = await writeOutput(output, (sink) =>
         editStream(input.source, sink, assignments, { tables: deviceTables, live: input.live, progress }),
       )
       done()
-      console.error(`${output}: changed ${changed.join(', ')}`)
+      if (json) await printLines([JSON.stringify({ output, changed })])
+      else console.error(`${output}: changed ${changed.join(', ')}`)
     })
 }

@@ -1,6 +1,6 @@
 import { fstatSync, readSync } from 'node:fs'
 import { open } from 'node:fs/promises'
-import { silentLogger, type Transport } from '@ferryvm/core'
+import { type Channel, silentLogger, type Transport } from '@ferryvm/core'
 import { type ByteSource, channelSource, fileSource, type PositionedReader } from '@ferryvm/stream'
 import { UsageError } from '../usage-error.ts'
 
@@ -86,6 +86,31 @@ function chunksSource(chunks: AsyncIterable<Uint8Array>): ByteSource {
   }
 }
 
+/** Then somebody is told what is waited for. */
+const SILENCE_MS = 5000
+
+/** A sender that keeps the connection open behind a stream without a description never says that it has ended. */
+function noticingSilence(channel: Channel, name: string): Pick<Channel, 'read'> {
+  let told = false
+  const notice = () => {
+    if (!told) {
+      console.error(
+        `${name}: nothing has come for ${SILENCE_MS / 1000} s, and the connection is open. A stream without a description ` +
+          '(suppress-vmdesc=on) ends only when its sender closes it; Ctrl-C gives up',
+      )
+    }
+    told = true
+  }
+  return {
+    read(into) {
+      const count = channel.read(into)
+      if (typeof count === 'number') return count
+      const timer = setTimeout(notice, SILENCE_MS)
+      return count.finally(() => clearTimeout(timer))
+    },
+  }
+}
+
 async function listen(transport: Transport, address: string, name: string): Promise<OpenSource> {
   const ctx = { signal: new AbortController().signal, log: silentLogger }
   const listener = await transport.listen(transport.parseAddress(address), ctx)
@@ -93,7 +118,7 @@ async function listen(transport: Transport, address: string, name: string): Prom
     console.error(`waiting on ${transport.scheme}:${transport.formatAddress?.(listener.address) ?? address}`)
   for await (const channel of listener) {
     await listener[Symbol.asyncDispose]()
-    const source = channelSource(channel)
+    const source = channelSource(noticingSilence(channel, name))
     return { source, name, live: channel.features.has('shutdown'), [Symbol.asyncDispose]: () => channel.close() }
   }
   throw new UsageError(`${name}: nobody connected`)

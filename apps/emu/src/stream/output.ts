@@ -26,6 +26,12 @@ export async function writeOutput<T>(path: string, write: (sink: ByteSink) => Pr
   }
 }
 
+/** @throws UsageError there would be two things on standard output */
+export function refuseBoth(output: string, json: true | undefined): void {
+  if (json && output === '-')
+    throw new UsageError('--json: standard output is where the stream goes; write it to a file')
+}
+
 /** The bytes are borrowed, so that they must have left before this resolves. */
 const onStdout = (bytes: Uint8Array): Promise<void> =>
   new Promise((resolve, reject) => process.stdout.write(bytes, (error) => (error ? reject(error) : resolve())))

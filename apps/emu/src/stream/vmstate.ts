@@ -15,6 +15,7 @@ export function addVmstate(program: Command): void {
   vmstate.addCommand(
     runCommand(dump)
       .name('dump')
+      .option('--json', 'for programs: on one line; otherwise the same JSON as QEMU lays it out')
       .description("tables of a machine with these options, in the form of QEMU's -dump-vmstate")
       .exitOverride(),
   )
@@ -28,11 +29,12 @@ export function addVmstate(program: Command): void {
     .action(check)
 }
 
-async function dump(options: RunOptions): Promise<void> {
+async function dump(options: RunOptions, { json }: { json?: true }): Promise<void> {
   const { machine } = await buildMachine(options, nullBackends(options), silentLogger)
   await using _machine = machine
   await using _migration = createMigration({ machine, transports: [] })
-  await printLines([formatDump(dumpTables('virt', sectionTables(machine))).trimEnd()])
+  const text = formatDump(dumpTables('virt', sectionTables(machine)))
+  await printLines([json ? JSON.stringify(JSON.parse(text)) : text.trimEnd()])
 }
 
 async function check(before: string, after: string, { json }: { json?: true }): Promise<void> {
