@@ -93,6 +93,79 @@ describe.skipIf(missing)(`disks go along${missing ? ` (skipped: ${missing})` : '
     execFileSync('qemu-img', ['check', '-q', path('destination.qcow2')])
   })
 
+  const inStream: readonly [DiskMachineKind, DiskMachineKind, string[]][] = [
+    ['emu-7.2', 'emu-7.2', []],
+    ['7.2', 'emu-7.2', []],
+    ['emu-7.2', '7.2', ['zero-blocks', 'multifd']],
+    ['7.2', 'emu-7.2', ['zero-blocks', 'xbzrle']],
+  ]
+  it.each(inStream)('migrate -b, %s to %s %o: the guest finds on its disk what it wrote', async (from, to, more) => {
+    const source = await start(from, 'source.qcow2')
+    const destination = await start(to, 'destination.qcow2', ['-incoming', 'defer'])
+    for (const { qmp } of [source, destination]) {
+      const capabilities = ['events', ...more].map((capability) => ({ capability, state: true }))
+      await qmp.execute('migrate-set-capabilities', { capabilities })
+    }
+    await lines(source, 2)
+    await destination.qmp.execute('migrate-incoming', { uri: uri() })
+    // Slow enough for the disk to be seen on its way.
+    await source.qmp.execute('migrate-set-parameters', { 'max-bandwidth': MiB / 4 })
+    await source.qmp.execute('migrate', { uri: uri(), blk: true })
+    let disk: any
+    while (!disk) {
+      const info = await source.qmp.execute('query-migrate')
+      if (info.status === 'completed' || info.status === 'failed')
+        throw new Error(`the disk was not seen: ${info.status}`)
+      disk = info.disk
+    }
+    expect(disk).toMatchObject({ total: 16 * MiB, 'dirty-sync-count': 0, 'page-size': 0 })
+    expect(disk.transferred + disk.remaining).toBe(16 * MiB)
+    await source.qmp.execute('migrate-set-parameters', { 'max-bandwidth': 512 * MiB })
+    await source.qmp.waitEvent((e) => e.event === 'MIGRATION' && e.data!.status === 'completed', 120_000)
+    expect((await source.qmp.execute('query-migrate')).disk).toBeUndefined()
+    await running(destination)
+    await lines(destination, 2)
+    await destination.verify()
+    await source.quit()
+    await destination.quit()
+    execFileSync('qemu-img', ['check', '-q', path('destination.qcow2')])
+  })
+
+  it('migrate -i leaves what is in the image below', async () => {
+    execFileSync('qemu-img', ['create', '-q', '-f', 'raw', path('below.raw'), '16M'])
+    execFileSync('qemu-io', ['-f', 'raw', '-c', 'write -P 5 8M 4M', path('below.raw')], { stdio: 'pipe' })
+    for (const name of ['source.qcow2', 'destination.qcow2']) {
+      execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', path('below.raw'), '-F', 'raw', path(name)])
+    }
+    const source = await start('emu-7.2', 'source.qcow2')
+    const destination = await start('7.2', 'destination.qcow2', incoming())
+    await lines(source, 2)
+    await source.qmp.hmp(`migrate -d -i ${uri()}`)
+    await running(destination)
+    await lines(destination, 1)
+    await destination.verify()
+    await source.quit()
+    await destination.quit()
+    execFileSync('qemu-img', ['check', '-q', path('destination.qcow2')])
+    const map = JSON.parse(
+      execFileSync('qemu-img', ['map', '--output=json', path('destination.qcow2')], { encoding: 'utf8' }),
+    )
+    const below = map.filter((run: any) => run.depth === 1 && run.start < 12 * MiB && run.start + run.length > 8 * MiB)
+    expect(below.reduce((sum: number, run: any) => sum + run.length, 0)).toBeGreaterThanOrEqual(4 * MiB)
+  })
+
+  it('the profile of 10.0 knows nothing of it, as 10.0', async () => {
+    const { qmp } = await start('emu-10.0', 'source.qcow2')
+    await expect(qmp.execute('migrate', { uri: uri(), blk: true })).rejects.toThrow("Parameter 'blk' is unexpected")
+    expect(await qmp.hmp(`migrate -b ${uri()}`)).toMatch(/unsupported option -b/)
+    const on = { capabilities: [{ capability: 'block', state: true }] }
+    await expect(qmp.execute('migrate-set-capabilities', on)).rejects.toMatchObject({ errorClass: 'GenericError' })
+    await expect(qmp.execute('migrate-set-parameters', { 'block-incremental': true })).rejects.toMatchObject({
+      errorClass: 'GenericError',
+    })
+    expect(await status({ qmp })).toBe('running')
+  })
+
   it('both disks are the same when the copy ends, and the guest goes on', async () => {
     const source = await start('emu-7.2', 'source.qcow2')
     await lines(source, 2)

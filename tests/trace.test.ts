@@ -1,10 +1,11 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { Drive } from '@ferryvm/block/node'
 import { onTrace, switchTraceEvents, type TraceValue, traceEvents } from '@ferryvm/core'
 import { afterEach, describe, expect, it } from 'vitest'
 import { startOurs } from './bench/bench-guest.ts'
-import { createVm, type TestVm } from './harness/vm.ts'
+import { createDisk, createVm, type TestVm } from './harness/vm.ts'
 import { scratchFolder } from './stock-qemu/stock-qemu.ts'
 
 /** QEMU 10.0's trace points of migration: names, and the kinds of their arguments in order. Spec: trace-events.md. */
@@ -30,6 +31,7 @@ const RARE = [
   'save_xbzrle_page_overflow',
   'save_xbzrle_page_skipping',
   'get_queued_page_not_dirty',
+  'migration_block_save_device_dirty',
 ]
 
 const RAM_BYTES = 64 * 2 ** 20
@@ -128,6 +130,33 @@ describe('trace events', { timeout: 120_000 }, () => {
       folder.remove()
     }
     expect(seen.get('migrate_error')!.error_desc).toMatch(/directory/i)
+  })
+
+  it('fire: disks in the stream', async () => {
+    const folder = scratchFolder()
+    const vms: TestVm[] = []
+    try {
+      await withEverythingTraced(async () => {
+        for (const name of ['a', 'b', 'c']) {
+          const backend = await Drive.open(createDisk(join(folder.path, name), 3 << 20), { format: 'raw' })
+          const migrationOptions = { blockDevices: [{ name: 'hd0', backend }], settings: { blockMigration: true } }
+          vms.push(await createVm({ ramBytes: RAM_BYTES, onOutput: () => {}, migrationOptions }))
+        }
+        const [from, whole, incremental] = vms as [TestVm, TestVm, TestVm]
+        for (const [source, to, option] of [
+          [from, whole, 'block'],
+          [whole, incremental, 'incremental'],
+        ] as const) {
+          const incoming = await to.migration.incoming('tcp:127.0.0.1:0')
+          await Promise.all([source.migration.start(incoming.uri, { [option]: true }).done, incoming.done])
+          expect(source.migration.capability('block')).toBe(false)
+        }
+      })
+    } finally {
+      for (const vm of vms) await vm[Symbol.asyncDispose]()
+      folder.remove()
+    }
+    expect(seen.get('migration_block_progression')).toEqual({ percent: 100 })
   })
 
   it('fire: multifd', async () => {

@@ -24,7 +24,9 @@ export interface TestVmOptions extends Omit<VirtBoardOptions, 'serial'> {
   /** Gets what the guest prints. */
   onOutput(text: string): void
   /** Of its migration. */
-  readonly migrationOptions?: Partial<Pick<MigrationOptions, 'channelLayers' | 'colo' | 'log' | 'transports'>>
+  readonly migrationOptions?: Partial<
+    Pick<MigrationOptions, 'channelLayers' | 'colo' | 'log' | 'transports' | 'blockDevices' | 'settings'>
+  >
 }
 
 /** FERRY_ACCEL chooses the accelerator of every machine that a test makes. */

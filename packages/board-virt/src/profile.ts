@@ -27,7 +27,10 @@ export interface VirtProfileFacts {
   readonly aplicVersion: AplicVersion
   /** The board has a place for virtio-iommu. */
   readonly virtioIommu: boolean
-  readonly stream: Pick<StreamSettings, 'sendSwitchoverStart' | 'preemptAtSetup' | 'multifdBefore82' | 'vmdescStyle'>
+  readonly stream: Pick<
+    StreamSettings,
+    'sendSwitchoverStart' | 'preemptAtSetup' | 'multifdBefore82' | 'blockMigration' | 'vmdescStyle'
+  >
 }
 
 export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
@@ -48,7 +51,13 @@ export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
     acpi: false,
     aplicVersion: 1,
     virtioIommu: false,
-    stream: { sendSwitchoverStart: false, preemptAtSetup: true, multifdBefore82: true, vmdescStyle: '7.2' },
+    stream: {
+      sendSwitchoverStart: false,
+      preemptAtSetup: true,
+      multifdBefore82: true,
+      blockMigration: true,
+      vmdescStyle: '7.2',
+    },
   },
   'qemu-10.0': {
     cpu: PROFILES['qemu-10.0'],
@@ -67,6 +76,12 @@ export const VIRT_PROFILES: Readonly<Record<VirtProfile, VirtProfileFacts>> = {
     acpi: true,
     aplicVersion: 2,
     virtioIommu: true,
-    stream: { sendSwitchoverStart: true, preemptAtSetup: false, multifdBefore82: false, vmdescStyle: '10.0' },
+    stream: {
+      sendSwitchoverStart: true,
+      preemptAtSetup: false,
+      multifdBefore82: false,
+      blockMigration: false,
+      vmdescStyle: '10.0',
+    },
   },
 }

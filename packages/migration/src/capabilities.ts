@@ -57,6 +57,8 @@ const CONFLICTS: readonly (readonly [Capability, readonly Capability[]])[] = [
   // Not a rule of QEMU's: pages of a checkpoint go to a cache, where only whole ones make sense.
   ['x-colo', ['xbzrle', 'multifd', 'compress', 'postcopy-ram', 'mapped-ram']],
   ['postcopy-ram', ['x-ignore-shared', 'multifd', 'mapped-ram']],
+  // Nor is this: disks are complete before the guest moves, so that it cannot go first, and belong to no snapshot of memory.
+  ['block', ['postcopy-ram', 'background-snapshot', 'mapped-ram', 'x-colo']],
   [
     'background-snapshot',
     [

@@ -15,6 +15,7 @@ import {
   withLayer,
 } from '@ferryvm/core'
 import type { PageContents } from './background/memory-moment.ts'
+import type { BlockMigration } from './block/block-migration.ts'
 import type { Capabilities } from './capabilities.ts'
 import type { Colo } from './colo-link.ts'
 import { MigrationStateError, MigrationUriError } from './errors.ts'
@@ -44,6 +45,8 @@ export interface MigrationContext {
   readonly ramLoader: RamLoader
   readonly isZero: IsZeroPage
   readonly compressions: Compressions
+  /** Where disks can go along in the stream. */
+  readonly block: BlockMigration | undefined
   /** See `MigrationOptions.drives`. */
   readonly drives: readonly BlockBackend[]
   /** For a migration that begins, over a channel that may move pages itself, or hold them in places of their own. */

@@ -3,6 +3,7 @@ import * as index from './index.ts'
 
 it('has these public names', () => {
   expect(Object.keys(index).sort()).toEqual([
+    'BlockLoadError',
     'CAPABILITIES',
     'CapabilityError',
     'DestinationFailedError',

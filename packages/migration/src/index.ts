@@ -15,6 +15,8 @@
  * ```
  */
 
+export { BlockLoadError } from './block/block-load.ts'
+export type { BlockDevice } from './block/block-save.ts'
 export type { Capability } from './capabilities.ts'
 export { CAPABILITIES } from './capabilities.ts'
 export type {
@@ -48,7 +50,7 @@ export { forkMachine } from './fork/fork-machine.ts'
 export type { ForkOptions, ForkPoint } from './fork/fork-point.ts'
 export { forkTransport } from './fork/fork-point.ts'
 export type { LazyOptions } from './incoming.ts'
-export type { MigrationInfo, MigrationRamInfo, SocketAddressInfo } from './info.ts'
+export type { MigrationInfo, MigrationStatsInfo, SocketAddressInfo } from './info.ts'
 export { JournalError } from './journal/journal-error.ts'
 export type { ReconcileOptions, ReconcileResult } from './journal/reconcile.ts'
 export { reconcile } from './journal/reconcile.ts'

@@ -16,7 +16,9 @@ export interface MigrationInfo {
   downtime?: number
   /** ms */
   'setup-time'?: number
-  ram?: MigrationRamInfo
+  ram?: MigrationStatsInfo
+  /** While disks are sent, with `migrate -b`. */
+  disk?: MigrationStatsInfo
   /** With capability compress. */
   compression?: CompressionInfo
   /** While the guest is slowed down. */
@@ -31,7 +33,7 @@ export interface MigrationInfo {
   /** ms that each hart waited for pages. */
   'postcopy-vcpu-blocktime'?: number[]
 }
-export interface MigrationRamInfo {
+export interface MigrationStatsInfo {
   transferred: number
   remaining: number
   total: number
@@ -102,11 +104,11 @@ export function outgoingInfo(status: MigrationStatus, run: OutgoingMigration, ra
 }
 
 /** Of a guest that runs before its memory has been read. */
-export function lazyRamInfo(memory: GuestMemory, transferred: number): MigrationRamInfo {
+export function lazyRamInfo(memory: GuestMemory, transferred: number): MigrationStatsInfo {
   const { missing } = memory
   const blocks = memory.migratableBlocks()
   return {
-    ...NO_RAM,
+    ...NO_STATS,
     transferred,
     remaining: missing.count * PAGE_BYTES,
     total: blocks.reduce((bytes, block) => bytes + block.sizeBytes, 0),
@@ -116,7 +118,8 @@ export function lazyRamInfo(memory: GuestMemory, transferred: number): Migration
     'postcopy-bytes': transferred,
   }
 }
-const NO_RAM: MigrationRamInfo = {
+/** Nothing yet. */
+export const NO_STATS: MigrationStatsInfo = {
   transferred: 0,
   remaining: 0,
   total: 0,

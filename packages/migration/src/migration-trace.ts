@@ -48,6 +48,15 @@ export const trace = defineTraceEvents({
   save_xbzrle_page_overflow: {},
   migration_pagecache_init: { max_num_items: 'i64' },
 
+  migration_block_init_shared: { blk_device_name: 'str' },
+  migration_block_init_full: { blk_device_name: 'str' },
+  migration_block_save_device_dirty: { sector: 'i64' },
+  migration_block_flush_blks: { action: 'str', submitted: 'int', read_done: 'int', transferred: 'int' },
+  migration_block_save: { mig_stage: 'str', submitted: 'int', transferred: 'int' },
+  migration_block_save_complete: {},
+  migration_block_state_pending: { pending: 'u64' },
+  migration_block_progression: { percent: 'u32' },
+
   multifd_new_send_channel_async: { id: 'u8' },
   multifd_send_fill: { id: 'u8', packet_num: 'u64', flags: 'u32', next_packet_size: 'u32' },
   multifd_send_ram_fill: { id: 'u8', normal: 'u32', zero: 'u32' },

@@ -13,6 +13,9 @@ import {
   silentLogger,
   type Transport,
 } from '@ferryvm/core'
+import { BlockMigration } from './block/block-migration.ts'
+import { BLOCK_SECTION_VERSION } from './block/block-records.ts'
+import type { BlockDevice } from './block/block-save.ts'
 import { Capabilities, type Capability } from './capabilities.ts'
 import type { Colo } from './colo-link.ts'
 import { checkTransport, fileOf, type MigrationContext, resolveUri, withChannelLayers } from './context.ts'
@@ -78,6 +81,8 @@ export interface MigrationOptions {
   readonly postcopyJournal?: string
   /** Disks that the other side may share: given up before it runs the guest, and taken back if it does not. */
   readonly drives?: readonly BlockBackend[]
+  /** Disks that can go along in the stream, where its settings have a section for them (`blockMigration`): makes the capability `block` possible. */
+  readonly blockDevices?: readonly BlockDevice[]
 }
 
 export interface MigrationEvents {
@@ -113,6 +118,10 @@ export interface IncomingRun extends MigrationRun {
 }
 
 export interface StartOptions {
+  /** `migrate -b`: its disks go along. */
+  readonly block?: boolean
+  /** `migrate -i`: of them, what is not in the image below. */
+  readonly incremental?: boolean
   /** Goes on with a postcopy migration whose channel broke; `done` is the end of that migration. */
   readonly resume?: boolean
 }
@@ -137,6 +146,8 @@ export interface Migration extends AsyncDisposable {
    * @throws MigrationStateError @throws MigrationBlockedError @throws MigrationUriError nothing was changed
    */
   start(uri: string, options?: StartOptions): MigrationRun
+  /** Whether disks can go along in the stream. */
+  readonly blockMigration: boolean
   /** {@link start} and wait for the end. */
   migrate(uri: string): Promise<void>
   /** Gives up the outgoing migration, if one runs; the guest runs on here. */
@@ -206,8 +217,16 @@ export function createMigration(options: MigrationOptions): Migration {
   }
   const { compressions = {} } = options
   const settings = { ...machine.stream, ...options.settings }
-  const parameters = new Parameters(options.channelLayers !== undefined, Object.keys(compressions))
-  const capabilities = new Capabilities(options.colo ? ['x-colo'] : [])
+  const blockDevices = settings.blockMigration ? options.blockDevices : undefined
+  const parameters = new Parameters(
+    options.channelLayers !== undefined,
+    Object.keys(compressions),
+    blockDevices !== undefined,
+  )
+  const capabilities = new Capabilities([
+    ...(options.colo ? (['x-colo'] as const) : []),
+    ...(blockDevices ? (['block'] as const) : []),
+  ])
   const isZero = createZeroPageTest(machine.memory)
   const blocks = () => machine.migratableBlocks()
 
@@ -234,6 +253,15 @@ export function createMigration(options: MigrationOptions): Migration {
     },
     isZero,
   )
+  const block =
+    blockDevices &&
+    new BlockMigration(blockDevices, {
+      capabilities,
+      parameters,
+      sending: () => context.outgoing !== undefined,
+      limited: () => context.outgoing?.limited() ?? false,
+      check: () => context.outgoing?.check(),
+    })
   const ramLoader = new RamLoader(machine.memory, () => machine.memory.blocks, isZero)
   const context: MigrationContext = {
     machine,
@@ -249,6 +277,7 @@ export function createMigration(options: MigrationOptions): Migration {
     journal: options.postcopyJournal,
     isZero,
     compressions,
+    block,
     drives: options.drives ?? [],
     encodings: (channel, moment) =>
       pageEncodings({
@@ -285,6 +314,9 @@ export function createMigration(options: MigrationOptions): Migration {
     section: (progress) => emit('section', progress),
   }
   const registrations = [
+    ...(block
+      ? [machine.sections.registerLive('block', BLOCK_SECTION_VERSION, block.handlers, { instanceId: 0 })]
+      : []),
     machine.sections.registerLive(
       'ram',
       RAM_SECTION_VERSION,
@@ -317,6 +349,12 @@ export function createMigration(options: MigrationOptions): Migration {
     checkTransport(context, transport, uri)
     outgoing.postcopy.resume(layered(transport, address, 'client'), address)
     return { done: outgoingDone! }
+  }
+  const onlyWithDisks = (incremental: boolean): (() => void) => {
+    if (!block) throw new MigrationStateError('disks cannot go along in this stream; copy them with a mirror job')
+    if (capabilities.get('block') || parameters.values['block-incremental'])
+      throw new MigrationStateError('Command options are incompatible with current migration capabilities')
+    return block.only(capabilities, incremental)
   }
   const refuseWhileRunning = (what: string) => {
     if (isRunning(status)) throw new MigrationStateError(`${what}: a migration is in progress (${status})`)
@@ -358,7 +396,8 @@ export function createMigration(options: MigrationOptions): Migration {
       refuseWhileRunning('capabilities cannot be changed')
       capabilities.set(changes)
     },
-    start(uri, { resume = false } = {}) {
+    blockMigration: block !== undefined,
+    start(uri, { resume = false, block: withDisks = false, incremental = false } = {}) {
       if (resume) return resumeOutgoing(uri)
       refuseWhileRunning('migrate')
       if (machine.runState === 'inmigrate') throw new MigrationStateError('the guest has not arrived here yet')
@@ -372,6 +411,7 @@ export function createMigration(options: MigrationOptions): Migration {
       if (blockers.length > 0) throw new MigrationBlockedError(blockers)
       const { transport, address } = resolveUri(transports, uri)
       checkTransport(context, transport, uri)
+      const takeBack = withDisks || incremental ? onlyWithDisks(incremental) : undefined
       status = 'none'
       error = undefined
       incoming = undefined
@@ -379,7 +419,7 @@ export function createMigration(options: MigrationOptions): Migration {
       const run = new OutgoingMigration(context)
       outgoing = run
       context.setStatus('setup')
-      outgoingDone = quietly(run.run(layered(transport, address, 'client'), address))
+      outgoingDone = quietly(run.run(layered(transport, address, 'client'), address).finally(takeBack))
       return { done: outgoingDone }
     },
     startPostcopy() {
@@ -497,6 +537,8 @@ export function createMigration(options: MigrationOptions): Migration {
           : { status }
       if (!outgoing && incoming?.lazy && status !== 'none')
         info.ram = lazyRamInfo(machine.memory, incoming.lazy.stats.bytes)
+      const disk = block?.info
+      if (disk) info.disk = disk
       if (error) info['error-desc'] = error.message
       const { blockers } = machine.sections
       if (blockers.length > 0) info['blocked-reasons'] = [...blockers]

@@ -190,6 +190,7 @@ export class OutgoingMigration {
       await pair?.()
       this.#finish()
       context.ramSaver.cleanup()
+      context.block?.saver.cleanup()
       if (!pair && !this.#moment) context.machine.setRunState('postmigrate')
       context.setStatus('completed')
       await multifd?.close()
@@ -252,10 +253,9 @@ export class OutgoingMigration {
     if (toPostcopy) trace.postcopy_start({})
     await this.#halted('finish-migrate')
     if (capabilities.get('pause-before-switchover')) await this.#pauseBeforeSwitchover()
-    if (!colo) {
-      this.#disksGiven = true
-      await giveDisks(context)
-    }
+    // Disks that go along are read until the end.
+    const disksGoAlong = capabilities.get('block')
+    if (!colo && !disksGoAlong) await this.#giveDisks()
     signal.throwIfAborted()
     context.setStatus('device')
     context.log.debug('switch-over', { remainingBytes: ramSaver.remainingBytes })
@@ -265,6 +265,10 @@ export class OutgoingMigration {
     }
     trace.migration_precopy_complete({})
     await saver.complete()
+    if (disksGoAlong) {
+      context.block!.saver.cleanup()
+      await this.#giveDisks()
+    }
     await saver.saveDevices()
     saver.end()
     this.#allPut = true
@@ -275,6 +279,11 @@ export class OutgoingMigration {
       this.#phase = 'confirming'
       await returnPath
     } else await this.#confirmWritten(channel)
+  }
+
+  async #giveDisks(): Promise<void> {
+    this.#disksGiven = true
+    await giveDisks(this.#context)
   }
 
   /** Where nobody answers. */
@@ -580,6 +589,7 @@ export class OutgoingMigration {
     this.stats.downtimeMs = undefined
     const closed = Promise.all([this.#channel?.close(error).catch(() => {}), this.#multifd?.close(error)])
     ramSaver.cleanup()
+    this.#context.block?.saver.cleanup()
     if (halt) {
       await halt.done.catch((stopError: unknown) => log.warn('the machine did not stop cleanly', { stopError }))
       const taken = await this.#takeDisksBack()

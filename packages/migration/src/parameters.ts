@@ -13,8 +13,8 @@ export interface ParameterDefinition {
   readonly unit?: string
   /** HMP: multiplier of a number without suffix. */
   readonly hmpUnit?: number
-  /** Changing it has an effect today, or has one where channel layers are given. The others keep their default. */
-  readonly implemented?: true | 'with-layers'
+  /** Changing it has an effect today, or has one where channel layers, or disks to send, are given. The others keep their default. */
+  readonly implemented?: true | 'with-layers' | 'with-disks'
 }
 
 /** Counts and sizes are IEEE doubles here: exact up to 2^53. QMP clients use larger ones only to say "no limit". */
@@ -44,7 +44,7 @@ export const PARAMETERS = {
   'avail-switchover-bandwidth': { kind: size(), default: 0, unit: 'bytes/second', hmpUnit: MIB, implemented: true },
   'downtime-limit': { kind: int(0, 2_000_000), default: 300, unit: 'ms', implemented: true },
   'x-checkpoint-delay': { kind: int(0, 2 ** 32 - 1), default: 20_000, unit: 'ms', implemented: true },
-  'block-incremental': { kind: { type: 'bool' }, default: false },
+  'block-incremental': { kind: { type: 'bool' }, default: false, implemented: 'with-disks' },
   'multifd-channels': { kind: int(1, 255), default: 2, implemented: true },
   'multifd-compression': {
     kind: { type: 'enum', values: ['none', 'zlib', 'zstd'] },
@@ -89,15 +89,17 @@ const definitionOf = (name: string): ParameterDefinition | undefined =>
 
 export class Parameters {
   readonly values: ParameterValues
-  readonly #withLayers: boolean
+  /** What the parts are there for. */
+  readonly #given: Readonly<Record<`${NonNullable<ParameterDefinition['implemented']>}`, boolean>>
   readonly #compressions: readonly string[]
 
   /**
    * @param withLayers somebody looks at the parameters that ask for a channel layer
    * @param compressions methods that there are, beside `none`
+   * @param withDisks disks can go along
    */
-  constructor(withLayers = false, compressions: readonly string[] = []) {
-    this.#withLayers = withLayers
+  constructor(withLayers = false, compressions: readonly string[] = [], withDisks = false) {
+    this.#given = { true: true, 'with-layers': withLayers, 'with-disks': withDisks }
     this.#compressions = compressions
     this.values = Object.fromEntries(
       Object.entries(PARAMETERS).map(([name, d]) => [name, d.default]),
@@ -114,7 +116,7 @@ export class Parameters {
       const definition = definitionOf(name)
       if (!definition) throw new ParameterError(name, 'does not exist')
       const checked = check(name, definition, value)
-      const effective = definition.implemented === 'with-layers' ? this.#withLayers : definition.implemented
+      const effective = definition.implemented !== undefined && this.#given[`${definition.implemented}`]
       if (!effective && checked !== definition.default) {
         throw new ParameterError(name, `is not implemented here; it stays ${JSON.stringify(definition.default)}`)
       }

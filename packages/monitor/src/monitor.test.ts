@@ -364,7 +364,7 @@ describe('the human monitor (protocol.md section 6)', () => {
     expect(await monitor.executeHmp('info migrate_capabilities')).toContain('events: on\n')
     expect(await monitor.executeHmp('migrate_set_capability warp on')).toBe('Error: capability "warp" does not exist\n')
     expect(await monitor.executeHmp('frobnicate')).toBe("unknown command: 'frobnicate'\n")
-    expect(await monitor.executeHmp('help migrate')).toContain('migrate [-d] [-r] uri')
+    expect(await monitor.executeHmp('help migrate')).toContain('migrate [-d] [-b] [-i] [-r] uri')
     expect(await monitor.executeHmp('info registers')).toMatch(/^\nCPU#0\nhart 0 ticks/)
     expect(await monitor.executeHmp('info mtree')).toContain('0000000080000000-000000008003ffff (ram): fake.ram')
   })

@@ -26,6 +26,10 @@ export interface AlternativeLayout<S = any> {
 
 /** Bytes everywhere. Spec: ram.md sections 1 to 3. */
 export interface SaveVmHandlers {
+  /** Asked when something is saved: false leaves it out. Absent: always. */
+  isActive?(): boolean
+  /** Those behind it get no turn before its iterate has resolved true. */
+  readonly goesFirst?: boolean
   saveSetup(f: QEMUFileWriter): void | Promise<void>
   saveLivePending(): { mustPrecopy: number; canPostcopy: number }
   /** Resolves true once there is nothing left worth another round. */

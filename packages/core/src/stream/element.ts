@@ -57,6 +57,8 @@ export interface StreamSettings {
   readonly preemptAtSetup: boolean
   /** With multifd: as releases up to QEMU 8.0 do, and without zero pages in packets. Default false. */
   readonly multifdBefore82: boolean
+  /** There is a section `block`, as in releases up to QEMU 9.0, for machines whose disks can go in it. Default false. */
+  readonly blockMigration: boolean
   /** Whose habits the JSON description at the end follows. Default `10.0`. */
   readonly vmdescStyle: VmdescStyle
 }
@@ -67,6 +69,7 @@ export const defaultStreamSettings: StreamSettings = {
   suppressVmdesc: false,
   preemptAtSetup: false,
   multifdBefore82: false,
+  blockMigration: false,
   vmdescStyle: '10.0',
 }
 

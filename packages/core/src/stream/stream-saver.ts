@@ -92,6 +92,7 @@ export class StreamSaver {
       await this.#section('part', entry, async () => {
         if (!(await entry.live!.saveLiveIterate(this.#f))) finished = false
       })
+      if (!finished && entry.live!.goesFirst) return false
     }
     return finished
   }
@@ -154,7 +155,7 @@ export class StreamSaver {
   }
 
   #live(): SectionEntry[] {
-    return this.#registry.entries().filter((entry) => entry.live)
+    return this.#registry.entries().filter(({ live }) => live && (live.isActive?.() ?? true))
   }
 
   async #section(

@@ -52,19 +52,20 @@ const hmpCommands: readonly HmpCommand[] = [
   },
   {
     name: 'migrate',
-    args: '[-d] [-r] uri',
-    help: 'move the guest to another emulator (-d: do not wait for the end; -r: go on with a paused postcopy)',
+    args: '[-d] [-b] [-i] [-r] uri',
+    help: 'move the guest to another emulator (-d: do not wait for the end; -b: its disks too, -i: without what is in the images below (profile of 7.2); -r: go on with a paused postcopy)',
     async run({ migration }, words) {
       const flags = words.filter((w) => w.startsWith('-'))
-      const unknown = flags.find((f) => f !== '-d' && f !== '-r')
-      if (unknown) throw new MonitorCommandError(`option ${unknown} is not supported`)
+      const known = ['-d', '-r', ...(migration.blockMigration ? ['-b', '-i'] : [])]
+      const unknown = flags.find((f) => !known.includes(f))
+      if (unknown) throw new MonitorCommandError(`migrate: unsupported option ${unknown}`)
       const { done } = migration.start(
         wanted(
           words.filter((w) => !w.startsWith('-')),
           0,
           'uri',
         ),
-        { resume: flags.includes('-r') },
+        { resume: flags.includes('-r'), block: flags.includes('-b'), incremental: flags.includes('-i') },
       )
       if (!flags.includes('-d')) await done
       return undefined

@@ -45,6 +45,12 @@ export function infoMigrate({ migration }: MonitorContext): string {
     if (ram['downtime-bytes']) put('downtime ram', kib(ram['downtime-bytes']), 'kbytes')
     if (ram['postcopy-bytes']) put('postcopy ram', kib(ram['postcopy-bytes']), 'kbytes')
   }
+  const { disk } = info
+  if (disk) {
+    put('transferred disk', kib(disk.transferred), 'kbytes')
+    put('remaining disk', kib(disk.remaining), 'kbytes')
+    put('total disk', kib(disk.total), 'kbytes')
+  }
   const xbzrle = info['xbzrle-cache']
   if (xbzrle) {
     put('cache size', xbzrle['cache-size'], 'bytes')

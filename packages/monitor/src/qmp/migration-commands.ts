@@ -30,9 +30,11 @@ export const migrationCommands: readonly QmpCommand[] = [
       inc: z.boolean().optional(),
     },
     ({ migration }, args) => {
-      if (args.blk || args.inc)
-        throw new MonitorCommandError('block migration is not available; give both sides the same disk')
-      migration.start(uriOf(args.uri, args.channels), { resume: args.resume })
+      // Gone with the releases whose streams have no place for disks.
+      const gone = migration.blockMigration ? undefined : (['blk', 'inc'] as const).find((name) => name in args)
+      if (gone) throw new MonitorCommandError(`Parameter '${gone}' is unexpected`)
+      const { blk: block, inc: incremental, resume } = args
+      migration.start(uriOf(args.uri, args.channels), { resume, block, incremental })
     },
   ),
   command('migrate_cancel', {}, ({ migration }) => migration.cancel()),
