@@ -1,5 +1,4 @@
 /** The same register accesses on our PCI and virtio devices and on those of stock QEMU, and then the same bytes saved. */
-import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -9,59 +8,24 @@ import { memoryBlock, virtioBlk, virtioRng } from '@ferryvm/devices-virtio'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { MMIO_SLOT, VirtioBench } from './harness/virtio-bench.ts'
 import { config } from './harness/virtio-driver.ts'
-import { stockQemuCommand, stockQemuMissing } from './stock-qemu/stock-qemu.ts'
+import { type AccessSize, Qtest } from './stock-qemu/qtest.ts'
+import { stockQemuMissing } from './stock-qemu/stock-qemu.ts'
 
 const missing = stockQemuMissing()
 if (missing) console.log(`skipped: ${missing}`)
 
-const SUFFIX = { 1: 'b', 2: 'w', 4: 'l' } as const
-type Size = keyof typeof SUFFIX
 const DISK_BYTES = 4 << 20
 
-/** Stock's machine without a running CPU. */
-class Qtest {
-  readonly #child: ChildProcess
-  readonly #waiting: ((line: string) => void)[] = []
+/** Stock's machine with a disk, which can be asked for what it would save. */
+class Stock extends Qtest {
   readonly #folder: string
 
   constructor(options: string[], folder: string) {
-    this.#folder = folder
     const disk = join(folder, 'disk.img')
     writeFileSync(disk, new Uint8Array(DISK_BYTES))
-    const machine = [
-      '-M',
-      'virt',
-      '-m',
-      '16M',
-      '-bios',
-      'none',
-      '-nodefaults',
-      '-display',
-      'none',
-      '-S',
-      '-serial',
-      'null',
-    ]
     const drive = ['-drive', `if=none,id=d0,file=${disk},format=raw,snapshot=on`]
-    const control = ['-qtest', 'stdio', '-qtest-log', 'none', '-qmp', `unix:${join(folder, 'qmp')},server=on,wait=off`]
-    this.#child = spawn(stockQemuCommand, [...machine, ...control, ...drive, ...options], {
-      stdio: ['pipe', 'pipe', 'ignore'],
-    })
-    createInterface({ input: this.#child.stdout! }).on('line', (line) => {
-      if (line.startsWith('OK') || line.startsWith('FAIL')) this.#waiting.shift()?.(line)
-    })
-  }
-  #ask(line: string): Promise<string> {
-    return new Promise((resolve) => {
-      this.#waiting.push(resolve)
-      this.#child.stdin!.write(`${line}\n`)
-    })
-  }
-  async read(address: number, size: Size): Promise<number> {
-    return Number((await this.#ask(`read${SUFFIX[size]} 0x${address.toString(16)}`)).split(' ')[1]!)
-  }
-  async write(address: number, value: number, size: Size): Promise<void> {
-    await this.#ask(`write${SUFFIX[size]} 0x${address.toString(16)} 0x${(value >>> 0).toString(16)}`)
+    super(['-M', 'virt', '-qmp', `unix:${join(folder, 'qmp')},server=on,wait=off`, ...drive, ...options])
+    this.#folder = folder
   }
 
   /** Bytes of every device section, by idstr. */
@@ -80,10 +44,6 @@ class Qtest {
     }
     socket.destroy()
     return splitStream(readFileSync(file))
-  }
-
-  close(): void {
-    this.#child.kill('SIGKILL')
   }
 }
 
@@ -124,7 +84,7 @@ function random(seed: number): (below: number) => number {
 
 interface Access {
   readonly address: number
-  readonly size: Size
+  readonly size: AccessSize
   readonly write?: number
 }
 
@@ -232,7 +192,7 @@ function barAccess(next: (below: number) => number): Access | Access[] {
       return { address: next(8) ? address : msix + 0x800, size: 4, write: next(2) ? undefined : next(2 ** 32) }
     }
     case 2: {
-      const registers: [number, Size, number[]][] = [
+      const registers: [number, AccessSize, number[]][] = [
         [0, 4, [0]],
         [4, 4, [0, 0x3000_0204, 0x4000_0000, 0x200]],
         [8, 4, [0x8_0000, 0x8_0010, 0]],
@@ -252,7 +212,7 @@ function barAccess(next: (below: number) => number): Access | Access[] {
       return register === 22 ? [{ address: io + 14, size: 2, write: 0 }, access] : access
     }
     default: {
-      const registers: [number, Size, number[]][] = [
+      const registers: [number, AccessSize, number[]][] = [
         [0, 4, [0, 1, 2]],
         [4, 4, []],
         [8, 4, [0, 1, 2]],
@@ -294,10 +254,10 @@ describe.skipIf(missing).each(Object.entries(setups))(
   '%s beside stock QEMU',
   (_, { qemu, ours, idstrs, prepare, access }) => {
     let folder: string
-    let stock: Qtest
+    let stock: Stock
     beforeAll(() => {
       folder = mkdtempSync(join(tmpdir(), 'ferry-'))
-      stock = new Qtest(qemu, folder)
+      stock = new Stock(qemu, folder)
     })
     afterAll(() => {
       stock.close()

@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { InterruptControllers } from '@ferryvm/devices-virt'
 import { buildLinuxInitramfs, findLinuxGuest } from '../../tooling/guest/linux-guest.ts'
 import {
   createLinuxWorkloadMonitor,
@@ -26,9 +27,13 @@ export interface Journey {
   readonly guest: 'load' | 'idle'
   readonly bus: 'pcie.0' | 'virtio-mmio'
   readonly harts?: number
+  /** Default: the PLIC. */
+  readonly interrupts?: InterruptControllers
   readonly transport?: TransportName
   /** `-cpu` of stock 10.0 machines: without extensions that 7.2 lacks, a guest that booted there can go to 7.2. */
   readonly cpu10?: string
+  /** `-dtb` of a stock machine that boots the guest. */
+  readonly deviceTree?: string
   /** False: ours sends timers as they are. */
   readonly timerNudge?: boolean
   readonly postcopy?: PostcopyOptions
@@ -67,7 +72,18 @@ export async function travel(
   folder: string,
   log: TravelLog = { moved: [], answered: 0 },
 ): Promise<readonly Hop[]> {
-  const { machines, bus, harts, transport = 'tcp', cpu10, timerNudge, userNet, postcopy } = journey
+  const {
+    machines,
+    bus,
+    harts,
+    interrupts,
+    transport = 'tcp',
+    cpu10,
+    timerNudge,
+    userNet,
+    postcopy,
+    deviceTree,
+  } = journey
   const linux = findLinuxGuest()!
   const id = ++journeys
   const initrd = join(folder, `initrd-${id}.gz`)
@@ -81,6 +97,7 @@ export async function travel(
     append: 'console=ttyS0 quiet',
     ramBytes: 128 * 2 ** 20,
     harts,
+    interrupts,
     disk: { path: createDisk(join(folder, `disk-${id}.img`), 4 * 2 ** 20), bus },
     timerNudge,
     userNet,
@@ -91,7 +108,9 @@ export async function travel(
     kind === '10.0' && cpu10 ? { ...boot, stockArgs: ['-cpu', cpu10] } : boot
   const { answerMs = 120_000, silentAfter = [] } = journey
   const guest = load ? loadedGuest(monitor, answerMs) : idleGuest(monitor, answerMs)
-  let here: Peer = await createPeer(machines[0]!, 'source', bootOf(machines[0]!), folder)
+  const first = bootOf(machines[0]!)
+  const stockArgs = [...(first.stockArgs ?? []), ...(deviceTree ? ['-dtb', deviceTree] : [])]
+  let here: Peer = await createPeer(machines[0]!, 'source', { ...first, stockArgs }, folder)
   try {
     await here.start()
     await guest.booted(here)

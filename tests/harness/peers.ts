@@ -6,6 +6,7 @@ import { closeSync, readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { rawFile } from '@ferryvm/block/node'
 import type { DeviceSpec } from '@ferryvm/core'
+import type { InterruptControllers } from '@ferryvm/devices-virt'
 import { virtioBlk } from '@ferryvm/devices-virtio'
 import { stockQemu10 } from '../stock-qemu/stock-10.ts'
 import { startStockQemu } from '../stock-qemu/stock-qemu.ts'
@@ -24,6 +25,8 @@ export interface PeerBoot {
   readonly ramBytes: number
   readonly harts?: number
   readonly disk?: { readonly path: string; readonly bus: 'pcie.0' | 'virtio-mmio' }
+  /** `-M virt,aia=` and `aia-guests=`. Default: the PLIC. */
+  readonly interrupts?: InterruptControllers
   /** More for stock QEMU only: `-cpu rv64,zicboz=off`. */
   readonly stockArgs?: readonly string[]
   /** More for ours only, behind the disk. */
@@ -156,6 +159,7 @@ async function emuPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot): Promise<
     append: boot.append,
     ramBytes: boot.ramBytes,
     harts: boot.harts,
+    interrupts: boot.interrupts,
     timerNudge: boot.timerNudge,
     checkLoadOrder: true,
     devices: [
@@ -234,6 +238,11 @@ const precopyLimit = ({ precopyBandwidth = 4 * 2 ** 20, bandwidth = 0 }: Postcop
   'max-postcopy-bandwidth': bandwidth,
 })
 
+function stockBoard({ interrupts = { kind: 'plic' } }: PeerBoot): string {
+  if (interrupts.kind === 'plic') return 'virt'
+  return interrupts.kind === 'aplic' ? 'virt,aia=aplic' : `virt,aia=aplic-imsic,aia-guests=${interrupts.guests}`
+}
+
 async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder: string): Promise<Peer> {
   const binary = kind === '10.0' ? stockQemu10() : undefined
   if (kind === '10.0' && !binary) throw new Error('stock QEMU 10.0 is not here')
@@ -246,7 +255,7 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
   const qemu = await startStockQemu(
     folder,
     [
-      ...['-M', 'virt', '-m', `${boot.ramBytes / 2 ** 20}M`, '-smp', `${boot.harts ?? 1}`],
+      ...['-M', stockBoard(boot), '-m', `${boot.ramBytes / 2 ** 20}M`, '-smp', `${boot.harts ?? 1}`],
       ...['-bios', boot.bios ?? 'none', '-kernel', boot.kernel],
       ...(boot.initrd ? ['-initrd', boot.initrd] : []),
       ...(boot.append ? ['-append', boot.append] : []),

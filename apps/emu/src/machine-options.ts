@@ -96,11 +96,14 @@ function interruptControllers(aia: string, aiaGuests: string): InterruptControll
   return aia === 'none' ? { kind: 'plic' } : aia === 'aplic' ? { kind: 'aplic' } : { kind: 'aplic-imsic', guests }
 }
 
-function bootFiles({ bios, kernel, initrd, append, guest }: RunOptions): BootFiles {
+function bootFiles({ machine, bios, kernel, initrd, append, guest }: RunOptions): BootFiles {
   const file = (option: string, path: string | undefined) =>
     path === undefined ? undefined : openBootFile(option, path)
   if (!kernel && (!bios || bios === 'none')) {
     if (initrd || append) throw new UsageError(`${initrd ? '-initrd' : '-append'}: needs -kernel`)
+    if (machine.aia !== undefined && machine.aia !== 'none') {
+      throw new UsageError(`-M virt,aia=${machine.aia}: the embedded guest knows the PLIC only; give a -kernel`)
+    }
     return { kernel: embeddedGuest(guest) }
   }
   if (Object.keys(guest).length > 0)

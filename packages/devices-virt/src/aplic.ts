@@ -23,6 +23,8 @@ const NUMBERS = APLIC_SOURCES + 1
 const WORDS = Math.ceil(NUMBERS / 32)
 /** Bits of a priority: lower is more urgent, 0 does not exist. */
 const IPRIO_MASK = 7
+/** Where they are in a target. */
+const IPRIO_FIELD = 0xff
 /** Bits of mip that the domains drive. */
 const MIP_BITS = { M: 11, S: 9 } as const
 
@@ -377,8 +379,8 @@ class Domain {
 
   #setTarget(source: number, value: number): void {
     if (!this.has(source)) return
-    const hart = value & (HART_MASK << HART_SHIFT)
-    this.#state.target[source] = this.#parts.messages ? value : (hart | (value & IPRIO_MASK || 1)) >>> 0
+    const priority = value & IPRIO_MASK || 1
+    this.#state.target[source] = this.#parts.messages ? value : ((value & ~IPRIO_FIELD) | priority) >>> 0
   }
 
   /** Only the root has them. Spec: AIA, "Machine MSI address configuration". */

@@ -1,6 +1,7 @@
 import type {
   AddressSpace,
   HartPort,
+  InterruptFile,
   Iommu,
   IommuAttachPoint,
   IrqLine,
@@ -52,6 +53,18 @@ export function watchWith(sanitizer: LoadOrderSanitizer | undefined): Watch {
     name: inner.name,
     addressSpace: (sourceId) => space(id, inner.addressSpace(sourceId)),
   })
+  const interruptFile = (inner: InterruptFile): InterruptFile => ({
+    setPending(identity) {
+      sanitizer.touch(CPU)
+      inner.setPending(identity)
+    },
+    reset: () => inner.reset(),
+    save: (into) => inner.save(into),
+    load(from) {
+      sanitizer.touch(CPU)
+      inner.load(from)
+    },
+  })
   return {
     mmio: (id, region) => ({
       sizes: region.sizes,
@@ -78,6 +91,10 @@ export function watchWith(sanitizer: LoadOrderSanitizer | undefined): Watch {
         setMtimecmp: (value) => {
           sanitizer.touch(CPU)
           hart.setMtimecmp(value)
+        },
+        interruptFiles: hart.interruptFiles && {
+          machine: interruptFile(hart.interruptFiles.machine),
+          supervisor: hart.interruptFiles.supervisor.map(interruptFile),
         },
       })),
     attachPoint: (id, point) => ({
