@@ -1,16 +1,15 @@
-import {
-  bufferReader,
-  bufferWriter,
-  type Channel,
-  type Logger,
-  type Machine,
-  type QEMUFileReader,
-  type QEMUFileWriter,
-  type RamBlock,
+import type {
+  Channel,
+  Logger,
+  Machine,
+  QEMUFileReader,
+  QEMUFileWriter,
+  RamBlock,
   StreamLoader,
   StreamSaver,
 } from '@ferryvm/core'
-import { configurationOf, type MigrationContext } from './context.ts'
+import type { MigrationContext } from './context.ts'
+import { loadDeviceState, saveDeviceState } from './device-state.ts'
 import type { PageDecoder } from './ram/page-decoding.ts'
 import { RAM_PAGE, RAM_ZERO } from './ram/ram-records.ts'
 
@@ -85,7 +84,7 @@ export function primaryLink(
   writer: QEMUFileWriter,
   reader: QEMUFileReader,
 ): ColoPrimaryLink {
-  const { machine, settings, log } = context
+  const { machine, log } = context
   return {
     machine,
     reader,
@@ -101,13 +100,7 @@ export function primaryLink(
       writer.putByte(0) // EOF
       await writer.flush()
     },
-    async deviceState() {
-      const f = bufferWriter()
-      const devices = new StreamSaver(f, machine.sections, { settings: { ...settings, suppressVmdesc: true } })
-      await devices.saveDevices()
-      devices.end()
-      return f.bytes()
-    },
+    deviceState: () => saveDeviceState(context),
   }
 }
 
@@ -118,7 +111,7 @@ export function secondaryLink(
   reader: QEMUFileReader,
   writer: QEMUFileWriter,
 ): ColoSecondaryLink {
-  const { machine, settings, log, ramLoader } = context
+  const { machine, log, ramLoader } = context
   return {
     machine,
     reader,
@@ -129,15 +122,7 @@ export function secondaryLink(
       ramLoader.redirect(decodersInto(sink))
       await loader.loadSections()
     },
-    async loadDeviceState(bytes) {
-      const f = bufferReader(bytes)
-      await new StreamLoader(f, machine.sections, {
-        configuration: configurationOf(context),
-        settings,
-        warn: (message) => log.warn(message),
-        loadOrder: machine.loadOrder,
-      }).loadSections()
-    },
+    loadDeviceState: (bytes) => loadDeviceState(context, bytes),
   }
 }
 

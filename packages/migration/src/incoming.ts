@@ -15,6 +15,7 @@ import {
 } from '@ferryvm/core'
 import { secondaryLink } from './colo-link.ts'
 import { configurationOf, fileOf, giveDisks, type MigrationContext, takeDisks, uriOf } from './context.ts'
+import { rehearse } from './device-state.ts'
 import { MigrationCancelledError, MigrationYankedError } from './errors.ts'
 import { LazyRam } from './lazy/lazy-ram.ts'
 import { trace } from './migration-trace.ts'
@@ -85,6 +86,7 @@ export class IncomingMigration {
     const seal = context.machine.sections.seal()
     try {
       await prepareSections(context.machine.sections)
+      await rehearse(context)
       this.#abort.signal.throwIfAborted()
       const { channel, reader } = await this.#accept()
       this.#channel = channel

@@ -412,7 +412,7 @@ describe('failure', () => {
     // What a flip cannot betray: contents of pages and of registers, and the description that nobody reads.
     expect(detected).toBeGreaterThan(120)
     expect(tried).toBeGreaterThan(2000)
-  })
+  }, 180_000)
 })
 
 it('the code of all sections is there before the guest stands still, on both sides', async () => {

@@ -18,7 +18,7 @@ function saver(made = memory(), flushWriteTlb: () => Promise<void> = async () =>
   const syncs: number[] = []
   const ram = new RamSaver(
     { memory: made.m, migratableBlocks: () => made.blocks, flushWriteTlb },
-    { onSync: (n) => syncs.push(n) },
+    { onSync: (n) => syncs.push(n), passMs: Number.POSITIVE_INFINITY },
   )
   return { ...made, ram, syncs }
 }
