@@ -150,6 +150,43 @@ describe('a guest whose memory follows it', { timeout: 60_000 }, () => {
     ])
   })
 
+  it.each(['from', 'to'] as const)(
+    'waits for another channel after a yank at the end it goes %s, and goes on',
+    async (end) => {
+      await using move = await inPostcopy()
+      const { from, to } = move
+      const { migration } = move[end]
+      expect(migration.connected).toBe(true)
+      migration.yank()
+      await Promise.all([until(from, 'postcopy-paused'), until(to, 'postcopy-paused')])
+      const uri = await to.migration.recover('tcp:127.0.0.1:0')
+      from.migration.start(uri, { resume: true })
+      await move.check()
+    },
+  )
+
+  it('is not reached: a yank at the destination before the guest runs there leaves it at the source', async () => {
+    const guest = createGuestMonitor()
+    const kernel = embeddedGuestImage({ dirtyBytes: 8 * MiB, linesPerSecond: 20 })
+    await using from = await createVm({ kernel, ramBytes: 32 * MiB, onOutput: (text) => guest.push(text) })
+    await using to = await createVm({ kernel, ramBytes: 32 * MiB, onOutput: (text) => guest.push(text) })
+    from.migration.setParameters({ 'max-bandwidth': MiB })
+    from.machine.start()
+    await guest.until((g) => g.lines > 2, 30_000)
+    const { uri, done } = await to.migration.incoming('tcp:127.0.0.1:0')
+    const { done: sent } = from.migration.start(uri)
+    await Promise.all([until(from, 'active'), until(to, 'active')])
+    expect(to.migration.connected).toBe(true)
+    to.migration.yank()
+    await expect(done).rejects.toMatchObject({ code: 'FERRY_MIGRATION_YANKED' })
+    await expect(sent).rejects.toThrow()
+    expect(to.migration.connected).toBe(false)
+    expect([from.machine.runState, to.machine.runState]).toEqual(['running', 'inmigrate'])
+    const { lines } = guest
+    await guest.until((g) => g.lines > lines + 3, 30_000)
+    expect(guest.problems).toEqual([])
+  })
+
   it('may be moved as ever with the capability on, and refuses what makes no sense then', async () => {
     const guest = createGuestMonitor()
     const kernel = embeddedGuestImage({ dirtyBytes: MiB, linesPerSecond: 20 })
