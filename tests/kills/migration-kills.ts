@@ -86,6 +86,7 @@ export interface Kill {
  * - `with its process`: the process that held it was killed
  * - `in its file`: another process loads it from there, and it is whole
  * - `twice, by stock`, `stuck in stock`: a stock source runs it again although the destination has it; it does not, although it could
+ * - `back in time, by stock`: a stock destination ran it before its word had arrived, and was killed; the source goes on from before that
  * - `standing`: nobody runs it, because neither side can know whether the other does; `cont` at one of them wakes it
  */
 export type Fate =
@@ -95,6 +96,7 @@ export type Fate =
   | 'in its file'
   | 'twice, by stock'
   | 'stuck in stock'
+  | 'back in time, by stock'
   | 'standing'
   | 'no strike'
 
@@ -102,7 +104,12 @@ export type Fate =
 export async function killOnce(kill: Kill): Promise<Fate> {
   const { pair, mode, victim, step } = kill
   const folder = mkdtempSync(join(tmpdir(), 'ferry-kill-'))
-  const files = { kernel: join(folder, 'guest.bin'), disk: join(folder, 'disk.qcow2'), format: 'qcow2' as const }
+  const files = {
+    kernel: join(folder, 'guest.bin'),
+    disk: join(folder, 'disk.qcow2'),
+    format: 'qcow2' as const,
+    locked: true as const,
+  }
   await createImage(files.disk, { format: 'qcow2', size: 8 * MiB })
   const load = { dirtyBytes: 12 * MiB, dirtyBytesPerSecond: 8 * MiB, lcgStepsPerSecond: 200_000, linesPerSecond: 20 }
   writeFileSync(files.kernel, embeddedGuestImage({ ...load, earlyTimer: true }))
@@ -184,6 +191,7 @@ async function killOnWire({ kill, source, destination, guest, ranThere, wrong }:
   if (end.source?.running && end.destination?.running) return 'twice, by stock'
   if (end.source?.running && ranThere()) {
     if (stockSource) return 'twice, by stock'
+    if (victim === 'destination' && !pair[1].startsWith('emu')) return 'back in time, by stock'
     throw wrong('the guest runs at the source, and had run at the destination')
   }
   if (end.source?.running) {

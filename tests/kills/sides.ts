@@ -23,7 +23,7 @@ let sides = 0
 export async function startSide(
   kind: PeerKind,
   folder: string,
-  files: { kernel: string; disk?: string; format?: 'raw' | 'qcow2'; extra?: readonly string[] },
+  files: { kernel: string; disk?: string; format?: 'raw' | 'qcow2'; locked?: true; extra?: readonly string[] },
   incoming: boolean,
   onOutput: (text: string) => void,
 ): Promise<Side> {
@@ -42,7 +42,7 @@ export async function startSide(
     '-qmp',
     `unix:${socket},server=on,wait=off`,
   ]
-  const locking = own ? '' : ',file.locking=off'
+  const locking = own || files.locked ? '' : ',file.locking=off'
   const image = `file=${files.disk},if=none,id=d,format=${files.format ?? 'raw'}${locking}`
   const drive = files.disk === undefined ? [] : ['-drive', image, '-device', 'virtio-blk-pci,drive=d']
   const waiting = incoming ? ['-incoming', 'defer'] : []
