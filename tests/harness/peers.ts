@@ -8,6 +8,7 @@ import { rawFile } from '@ferryvm/block/node'
 import type { DeviceSpec } from '@ferryvm/core'
 import type { InterruptControllers } from '@ferryvm/devices-virt'
 import { virtioBlk } from '@ferryvm/devices-virtio'
+import { MemoryBackend } from '../../apps/emu/src/memory-backend.ts'
 import { stockQemu10 } from '../stock-qemu/stock-10.ts'
 import { startStockQemu } from '../stock-qemu/stock-qemu.ts'
 import { giveDescriptor, type QmpSpeaker } from './give-descriptor.ts'
@@ -24,6 +25,8 @@ export interface PeerBoot {
   readonly append?: string
   readonly ramBytes: number
   readonly harts?: number
+  /** RAM is kept in that file, as memory back-end `mem0`. */
+  readonly ramFile?: string
   readonly disk?: { readonly path: string; readonly bus: 'pcie.0' | 'virtio-mmio' }
   /** `-M virt,aia=` and `aia-guests=`. Default: the PLIC. */
   readonly interrupts?: InterruptControllers
@@ -151,6 +154,7 @@ const TLS_PARAMETERS = { 'tls-creds': 'tls0', 'tls-hostname': HOST }
 async function emuPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot): Promise<Peer> {
   const bytes = (path: string | undefined) => (path === undefined ? undefined : readFileSync(path))
   const { disk } = boot
+  const memory = boot.ramFile === undefined ? undefined : await ramInFile(boot.ramFile, boot.ramBytes)
   const vm = await createVm({
     profile: kind === 'emu-7.2' ? 'qemu-7.2' : 'qemu-10.0',
     bios: bytes(boot.bios),
@@ -160,6 +164,7 @@ async function emuPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot): Promise<
     ramBytes: boot.ramBytes,
     harts: boot.harts,
     interrupts: boot.interrupts,
+    ram: memory && { idstr: memory.id, backing: memory.backing },
     timerNudge: boot.timerNudge,
     checkLoadOrder: true,
     devices: [
@@ -220,8 +225,19 @@ async function emuPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot): Promise<
     pause: async () => vm.migration.pause(),
     recover: (uri) => vm.migration.recover(uri),
     resume: async (uri) => void vm.migration.start(uri, { resume: true }),
-    [Symbol.asyncDispose]: () => vm[Symbol.asyncDispose](),
+    async [Symbol.asyncDispose]() {
+      await vm[Symbol.asyncDispose]()
+      await memory?.close()
+    },
   }
+}
+
+const ramObject = (path: string, bytes: number) => `memory-backend-file,id=mem0,size=${bytes},mem-path=${path},share=on`
+
+async function ramInFile(path: string, bytes: number): Promise<MemoryBackend> {
+  const backend = MemoryBackend.among([ramObject(path, bytes)]).backends[0]!
+  await backend.open()
+  return backend
 }
 
 /** Long enough for a few pages, and not for all. */
@@ -264,6 +280,9 @@ async function stockPeer(kind: PeerKind, role: PeerRole, boot: PeerBoot, folder:
         : []),
       ...(boot.userNet ? ['-netdev', 'user,id=net0'] : []),
       ...(boot.tls ? ['-object', tlsObject(role, boot.tls)] : []),
+      ...(boot.ramFile === undefined
+        ? []
+        : ['-object', ramObject(boot.ramFile, boot.ramBytes), '-machine', 'memory-backend=mem0']),
       ...(boot.stockArgs ?? []),
       ...(role === 'source' ? ['-S'] : ['-incoming', 'defer']),
     ],

@@ -28,6 +28,7 @@ export interface ReconcileKill {
 /**
  * - `reconciled, …`: of which moment the guest is, see `ReconcileResult`
  * - `before the switch`: the source alone had the guest, and was killed
+ * - `with its process`: the destination had all of it, and was killed
  */
 export type ReconcileFate =
   | 'reconciled, destination'
@@ -36,6 +37,7 @@ export type ReconcileFate =
   | 'at the source'
   | 'at the destination'
   | 'before the switch'
+  | 'with its process'
   | 'no strike'
 
 /** @throws what must not happen, with the facts */
@@ -132,6 +134,7 @@ async function putTogether(
       said = await ask('--go-back')
     }
   }
+  if (said.stderr.includes('whole at the destination')) return 'with its process'
   if (said.code !== 0) throw wrong(said.stderr)
   const moment = said.stdout.includes('given up')
     ? 'back'

@@ -9,13 +9,14 @@ import type { Backends } from './backends.ts'
 import { openBootFile } from './boot-file.ts'
 import { DeviceCatalog } from './device-options.ts'
 import { isOn, type Keyvals, parseSize } from './keyval.ts'
+import { MemoryBackend } from './memory-backend.ts'
 import { loadPlugin } from './plugins.ts'
 import type { RunOptions } from './run-options.ts'
 import { UsageError } from './usage-error.ts'
 
 const PROFILES = Object.keys(VIRT_PROFILES) as VirtProfile[]
 const FIRST_MAC_BYTE = 0x56
-const PROPERTIES = ['profile', 'aia', 'aia-guests', 'timer-nudge', 'check-load-order']
+const PROPERTIES = ['profile', 'aia', 'aia-guests', 'timer-nudge', 'check-load-order', 'memory-backend']
 const AIA = ['none', 'aplic', 'aplic-imsic']
 const MAX_AIA_GUESTS = 7
 
@@ -26,7 +27,12 @@ export interface BuiltMachine {
 }
 
 /** @throws UsageError, DeviceConfigError: what is wrong with the options; nothing is left open */
-export async function buildMachine(options: RunOptions, backends: Backends, log: Logger): Promise<BuiltMachine> {
+export async function buildMachine(
+  options: RunOptions,
+  backends: Backends,
+  log: Logger,
+  memoryBackends: readonly MemoryBackend[] = MemoryBackend.among(options.objects).backends,
+): Promise<BuiltMachine> {
   const {
     type: _,
     profile = 'qemu-7.2',
@@ -34,6 +40,7 @@ export async function buildMachine(options: RunOptions, backends: Backends, log:
     'aia-guests': aiaGuests = '0',
     'timer-nudge': timerNudge = 'on',
     'check-load-order': checkLoadOrder,
+    'memory-backend': memoryBackend,
     ...unknown
   } = options.machine
   const strange = Object.keys(unknown)[0]
@@ -43,6 +50,7 @@ export async function buildMachine(options: RunOptions, backends: Backends, log:
     throw new UsageError(`-M virt,profile=${profile}: unknown profile (there are: ${PROFILES.join(', ')})`)
   }
   const interrupts = interruptControllers(aia, aiaGuests)
+  const memory = memoryBackend === undefined ? undefined : chosenBackend(memoryBackend, memoryBackends, options)
   const plugins = await Promise.all(options.plugins.map(loadPlugin))
   const drives = new Map<string, Drive>()
   const closeDrives = async () => {
@@ -73,12 +81,14 @@ export async function buildMachine(options: RunOptions, backends: Backends, log:
         checkLoadOrder: isOn(checkLoadOrder),
         harts: options.harts,
         accel: options.accel,
-        ramBytes: options.memoryBytes,
+        ramBytes: memory?.sizeBytes ?? options.memoryBytes,
+        ram: memory && { idstr: memory.id, backing: memory.backing },
         serial: backends.serial,
         devices: deviceSpecs(options, plugins, drives, backends),
         log,
       }),
     )
+    memory?.belongsTo(machine)
     return { machine, plugins, drives }
   } catch (error) {
     await closeDrives()
@@ -94,6 +104,16 @@ function interruptControllers(aia: string, aiaGuests: string): InterruptControll
     throw new UsageError(`-M virt,aia-guests=${aiaGuests}: a number from 0 to ${MAX_AIA_GUESTS}`)
   }
   return aia === 'none' ? { kind: 'plic' } : aia === 'aplic' ? { kind: 'aplic' } : { kind: 'aplic-imsic', guests }
+}
+
+/** @throws UsageError there is none of that name, or -m says another size */
+function chosenBackend(id: string, backends: readonly MemoryBackend[], options: RunOptions): MemoryBackend {
+  const backend = backends.find((b) => b.id === id)
+  if (!backend) throw new UsageError(`-M virt,memory-backend=${id}: there is no -object memory-backend-… of that id`)
+  if (options.memoryGiven && options.memoryBytes !== backend.sizeBytes) {
+    throw new UsageError(`-m: ${options.memoryBytes} bytes, and the memory back-end '${id}' has ${backend.sizeBytes}`)
+  }
+  return backend
 }
 
 function bootFiles({ machine, bios, kernel, initrd, append, guest }: RunOptions): BootFiles {

@@ -21,6 +21,8 @@ export interface DriveOption {
 export interface RunOptions {
   readonly machine: Keyvals
   readonly memoryBytes: number
+  /** `-m` was said. */
+  readonly memoryGiven: boolean
   readonly harts: number
   readonly accel: Accelerator
   readonly bios?: string
@@ -81,6 +83,8 @@ export interface SymbolsOption {
   readonly offset: bigint
 }
 
+const DEFAULT_MEMORY = '128M'
+
 const collect = (value: string, before: string[] = []) => [...before, value]
 
 /** The options of `emu run`, with QEMU's names and meanings. */
@@ -90,7 +94,7 @@ export function runCommand(
   return new Command('run')
     .description('run a guest; without -kernel the embedded self-checking guest')
     .option('-M, --machine <type>', 'machine type and its properties: virt[,profile=qemu-7.2|qemu-10.0]', collect)
-    .option('-m, --memory <size>', 'RAM (megabytes, or with suffix)', '128M')
+    .option('-m, --memory <size>', `RAM (megabytes, or with suffix); default: ${DEFAULT_MEMORY}`)
     .option('--smp <n>', 'number of harts', '1')
     .option('--cpu <model>', 'rv64')
     .option('--accel <name>', 'jit: compile hot guest code to WebAssembly | interp', DEFAULT_ACCELERATOR)
@@ -121,7 +125,7 @@ export function runCommand(
     .option('--device <spec>', 'DRIVER[,prop=value…]; "help" lists the drivers', collect)
     .option(
       '--object <spec>',
-      'TYPE,id=I[,property=value…]: tls-creds-x509, tls-creds-psk, tls-creds-anon, authz-simple, authz-list, authz-list-file, secret',
+      'TYPE,id=I[,property=value…]: memory-backend-file, memory-backend-ram, tls-creds-x509, tls-creds-psk, tls-creds-anon, authz-simple, authz-list, authz-list-file, secret',
       collect,
     )
     .option('--plugin <module>', 'load a plugin package or file', collect)
@@ -194,13 +198,14 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
   }
   const [accelProperty] = Object.keys(accelProperties)
   if (accelProperty && named !== 'tcg') throw new UsageError(`-accel ${named},${accelProperty}: no property can be set`)
+  const memory: string = raw.memory ?? DEFAULT_MEMORY
   const memoryBytes = parseSize(
-    /^[0-9.]+[a-z]?$/i.test(raw.memory) ? raw.memory : (parseKeyvals(raw.memory, 'size').size ?? ''),
+    /^[0-9.]+[a-z]?$/i.test(memory) ? memory : (parseKeyvals(memory, 'size').size ?? ''),
     'M',
   )
   if (memoryBytes < 2 ** 20 || memoryBytes % 4096 !== 0)
-    throw new UsageError(`-m ${raw.memory}: at least 1M, in whole pages`)
-  if (memoryBytes > 3 * 2 ** 30) throw new UsageError(`-m ${raw.memory}: at most 3G fit into one WebAssembly memory`)
+    throw new UsageError(`-m ${memory}: at least 1M, in whole pages`)
+  if (memoryBytes > 3 * 2 ** 30) throw new UsageError(`-m ${memory}: at most 3G fit into one WebAssembly memory`)
   const harts = Number(parseKeyvals(raw.smp, 'cpus').cpus)
   if (!Number.isInteger(harts) || harts < 1 || harts > 8) throw new UsageError(`-smp ${raw.smp}: 1 to 8 harts`)
 
@@ -218,6 +223,7 @@ function readRunOptions(raw: Record<string, any>): RunOptions {
   return {
     machine,
     memoryBytes,
+    memoryGiven: raw.memory !== undefined,
     harts,
     accel,
     bios: raw.bios,

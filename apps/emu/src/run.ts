@@ -14,6 +14,7 @@ import { openBackends } from './backends.ts'
 import { listen, parseListenAddress } from './chardev.ts'
 import { coloOf } from './colo/colo-options.ts'
 import { type BuiltMachine, buildMachine, driverNames } from './machine-options.ts'
+import { MemoryBackend } from './memory-backend.ts'
 import { ProfileFile } from './profile.ts'
 import type { RunOptions } from './run-options.ts'
 import type { Terminal } from './terminal.ts'
@@ -39,15 +40,18 @@ export async function run(options: RunOptions): Promise<void> {
   using _tracing = startTracing(options.traces)
   const ended = Promise.withResolvers<number>()
   const log = stderrLogger()
-  const objects = await makeObjects(options.objects)
+  const { backends: memory, others: otherObjects } = MemoryBackend.among(options.objects)
+  const objects = await makeObjects(otherObjects)
   const profile = await ProfileFile.open(options)
   const backends = await openBackends(options, log, () => ended.resolve(0))
   let built: BuiltMachine
   try {
-    built = await buildMachine(options, backends, log)
+    for (const backend of memory) await backend.open()
+    built = await buildMachine(options, backends, log, memory)
   } catch (error) {
     await profile?.finish()
     await backends.close()
+    for (const backend of memory) await backend.close()
     throw error
   }
   const { machine, plugins, drives } = built
@@ -108,6 +112,7 @@ export async function run(options: RunOptions): Promise<void> {
     for (const close of closers) await close()
     await migration[Symbol.asyncDispose]()
     await machine[Symbol.asyncDispose]()
+    for (const backend of memory) await backend.close(machine)
   }
 }
 

@@ -39,7 +39,7 @@ import {
   virtioSerial,
   virtserialport,
 } from '@ferryvm/devices-virtio'
-import type { BootImage, MachineConfig } from '@ferryvm/machine'
+import type { BootImage, MachineConfig, RamConfig } from '@ferryvm/machine'
 import { slirp } from '@ferryvm/netdev'
 import { type BootFiles, planBoot, RAM_BASE } from './boot-plan.ts'
 import { VIRT_PROFILES, type VirtProfile } from './profile.ts'
@@ -53,6 +53,8 @@ export interface VirtBoardOptions extends BootFiles {
   readonly interrupts?: InterruptControllers
   /** Default 128 MiB. */
   readonly ramBytes?: number
+  /** What RAM is called on the wire when a memory back-end is it, and the file that it is kept in. */
+  readonly ram?: Pick<RamConfig, 'idstr' | 'backing'>
   /** The far side of the UART. */
   readonly serial?: CharBackend
   /** Beyond the board's own: `virtioBlk({ drive }, { bus: 'pcie.0' })`, `intelIommu({})`, a plugin's. */
@@ -144,7 +146,7 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
     stream,
     checkLoadOrder: options.checkLoadOrder,
     cpu,
-    ram: [{ idstr: 'riscv_virt_board.ram', base: RAM_BASE, sizeBytes: ramBytes }],
+    ram: [{ idstr: 'riscv_virt_board.ram', ...options.ram, base: RAM_BASE, sizeBytes: ramBytes }],
     // Behind the place of VT-d, where guests look for it: no other device must answer there.
     platformBus: { base: MAP.platformBus + VTD_BYTES, sizeBytes: 32 * MiB - VTD_BYTES, firstIrq: 64, irqCount: 32 },
     images,

@@ -100,6 +100,7 @@ export {
   GuestMemory,
   GuestMemoryExhaustedError,
   PAGE_BYTES,
+  type RamBacking,
   type RamBlock,
   type RamBlockOptions,
 } from './memory/guest-memory.ts'
@@ -121,6 +122,7 @@ export { bufferWriter, createQEMUFileWriter } from './qemufile/qemufile-writer.t
 export { MigrationPriority } from './registry/migration-priority.ts'
 export type {
   AlternativeLayout,
+  LiveSection,
   RegisterOptions,
   SaveStateRegistry,
   SaveVmHandlers,

@@ -98,7 +98,11 @@ class VirtualMachine implements Machine {
 
   async realize(): Promise<void> {
     const { cpu, ram, devices } = this.#config
-    for (const { idstr, base, sizeBytes } of ram) this.physical.addRam(base, this.memory.addBlock(idstr, sizeBytes))
+    for (const { idstr, base, sizeBytes, backing } of ram) {
+      const block = this.memory.addBlock(idstr, sizeBytes, { backing })
+      this.physical.addRam(base, block)
+      await backing?.read(block.bytes)
+    }
     registerTimerSection(this.sections, this.clock, () => this.cpu)
     this.#cpu = await cpu.realize({
       map: this.physical,

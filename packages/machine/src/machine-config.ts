@@ -1,4 +1,4 @@
-import type { CpuSpec, DeviceSpec, Logger, StreamSettings } from '@ferryvm/core'
+import type { CpuSpec, DeviceSpec, Logger, RamBacking, StreamSettings } from '@ferryvm/core'
 
 /** Bytes that are put into guest memory at power-on and again at every reset (firmware, kernel, boot ROM, device tree). */
 export interface BootImage {
@@ -22,6 +22,8 @@ export interface RamConfig {
   /** Guest-physical base. */
   readonly base: number
   readonly sizeBytes: number
+  /** What it holds at the start; a shared one is what `x-ignore-shared` leaves out of a migration. */
+  readonly backing?: RamBacking
 }
 
 export interface MachineConfig {

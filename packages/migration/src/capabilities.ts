@@ -47,6 +47,7 @@ const IMPLEMENTED: ReadonlySet<Capability> = new Set([
   'late-block-activate',
   'validate-uuid',
   'background-snapshot',
+  'x-ignore-shared',
 ])
 
 /** What cannot be on together, in the rules of 10.0 (and of 7.2 where only that has the capability). */
@@ -56,6 +57,8 @@ const CONFLICTS: readonly (readonly [Capability, readonly Capability[]])[] = [
   ['compress', ['multifd', 'postcopy-preempt', 'mapped-ram']],
   // Not a rule of QEMU's: pages of a checkpoint go to a cache, where only whole ones make sense.
   ['x-colo', ['xbzrle', 'multifd', 'compress', 'postcopy-ram', 'mapped-ram']],
+  // Not a rule of QEMU's: what is in a shared file is of now, and neither of one moment nor at a place in the stream's file.
+  ['x-ignore-shared', ['background-snapshot', 'mapped-ram', 'x-colo']],
   ['postcopy-ram', ['x-ignore-shared', 'multifd', 'mapped-ram']],
   // Nor is this: disks are complete before the guest moves, so that it cannot go first, and belong to no snapshot of memory.
   ['block', ['postcopy-ram', 'background-snapshot', 'mapped-ram', 'x-colo']],

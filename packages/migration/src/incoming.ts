@@ -26,6 +26,7 @@ import { IncomingPostcopy } from './postcopy/incoming-postcopy.ts'
 import { prepareSections } from './prepare-sections.ts'
 import { compressedPageDecoder } from './ram/compress/compressed-pages.ts'
 import { mappedRamSession } from './ram/mapped/mapped-load.ts'
+import { sharedRamSession } from './ram/shared/shared-ram.ts'
 import { ReturnPathSender } from './return-path.ts'
 
 /** The guest runs at once, out of a mapped-ram file. */
@@ -197,10 +198,19 @@ export class IncomingMigration {
     const mapped = file && (lazy ? lazy.session(file) : mappedRamSession(file, isZero, readers, ramLoader.stats))
     const compressed = capabilities.get('compress') && compressions.zlib
     const decoders = compressed ? [compressedPageDecoder(compressed, ramLoader.stats)] : []
+    const multifd = this.#multifd?.session
+    const shared = capabilities.get('x-ignore-shared') && sharedRamSession(machine.physical, machine.migratableBlocks())
     ramLoader.begin({
       decoders,
-      ...this.#multifd?.session,
+      ...multifd,
       ...mapped,
+      ...(shared && {
+        ...shared,
+        sectionEnds: async (section) => {
+          await multifd?.sectionEnds?.(section)
+          await shared.sectionEnds(section)
+        },
+      }),
       hook: receiver && ((blocks) => receiver.receive(blocks)),
     })
     setGlobalRunState(globalState, 'running') // what a sender without that section means

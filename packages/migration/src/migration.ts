@@ -282,6 +282,7 @@ export function createMigration(options: MigrationOptions): Migration {
     encodings: (channel, moment) =>
       pageEncodings({
         moment,
+        map: machine.physical,
         memory: machine.memory,
         isZero,
         sender: channel.ramHooks?.sender,
@@ -326,7 +327,7 @@ export function createMigration(options: MigrationOptions): Migration {
         saveLiveIterate: (f) => (outgoing?.postcopy?.pages ?? ramSaver).iterate(f),
         saveLiveCompletePrecopy: (f) => (context.forking ?? ramSaver).complete(f),
         saveLiveCompletePostcopy: (f) => outgoing!.postcopy!.pages!.complete(f),
-        loadState: (f, version) => (incoming?.postcopy.pages ?? ramLoader).load(f, version),
+        loadState: (f, version, section) => (incoming?.postcopy.pages ?? ramLoader).load(f, version, section),
         saveCleanup: () => ramSaver.cleanup(),
       },
       { instanceId: 0 },

@@ -23,6 +23,7 @@ import type { OutgoingMultifd } from './multifd/outgoing-multifd.ts'
 import { OutgoingPostcopy, type PostcopyLink } from './postcopy/outgoing-postcopy.ts'
 import { PageSource } from './postcopy/page-source.ts'
 import { prepareSections } from './prepare-sections.ts'
+import { isShared } from './ram/shared/shared-ram.ts'
 import { receiveReturnPath } from './return-path.ts'
 
 /** How long a cancel waits for a destination that already has everything and may just be starting the guest. */
@@ -177,7 +178,10 @@ export class OutgoingMigration {
         this.#moment = new MemoryMoment(machine.memory, isZero, (page) => ramSaver.sendSoon(page))
       }
       const { encoders, multifd } = context.encodings(channel, this.#moment)
-      context.ramSaver.use(encoders, { logged: this.#moment === undefined })
+      context.ramSaver.use(encoders, {
+        logged: this.#moment === undefined,
+        beside: capabilities.get('x-ignore-shared') ? isShared : undefined,
+      })
       this.#multifd = multifd
       signal.throwIfAborted()
       await multifd?.open(transport, address, { signal, log, capabilities: capabilities.on })

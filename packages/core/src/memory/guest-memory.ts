@@ -12,6 +12,18 @@ export class GuestMemoryExhaustedError extends FerryError {
   readonly code = 'FERRY_MEMORY_EXHAUSTED'
 }
 
+/** A file that a block of memory comes from. Nothing is mapped: it is read, and written, when somebody says so. */
+export interface RamBacking {
+  /** For messages. */
+  readonly path: string
+  /** What the guest writes belongs into it, and another machine on this host may have it as its memory too. */
+  readonly shared: boolean
+  /** Fills memory from the file's beginning. @throws the file's error */
+  read(into: Uint8Array): Promise<void>
+  /** @param bytes borrowed until it settles @throws the file's error */
+  write(bytes: Uint8Array, offset: number): Promise<void>
+}
+
 /** A named piece of guest memory that migrates as a unit. Spec: ram.md section 2. */
 export interface RamBlock {
   /** Name on the wire, for example `riscv_virt_board.ram`. At most 255 bytes. */
@@ -26,6 +38,8 @@ export interface RamBlock {
   readonly maxBytes: number
   /** Whether it is sent with the others. A block that only some senders have is taken in either way. */
   migrates: boolean
+  /** Absent: it begins as zeros, and ends with the machine. */
+  readonly backing?: RamBacking
   /** A stream listed it. */
   onReceived?: () => void
 }
@@ -35,6 +49,7 @@ export interface RamBlockOptions {
   readonly maxBytes?: number
   /** Default true. */
   readonly migrates?: boolean
+  readonly backing?: RamBacking
   readonly onReceived?: () => void
 }
 
@@ -120,8 +135,8 @@ export class GuestMemory {
   addBlock(idstr: string, sizeBytes: number, options: RamBlockOptions = {}): RamBlock {
     const offset = this.allocate(sizeBytes)
     const bytes = new Uint8Array(this.buffer, offset, sizeBytes)
-    const { maxBytes = sizeBytes, migrates = true, onReceived } = options
-    const block: RamBlock = { idstr, offset, sizeBytes, pageBytes: PAGE_BYTES, bytes, maxBytes, migrates, onReceived }
+    const { maxBytes = sizeBytes, migrates = true, ...others } = options
+    const block: RamBlock = { idstr, offset, sizeBytes, pageBytes: PAGE_BYTES, bytes, maxBytes, migrates, ...others }
     this.blocks.push(block)
     return block
   }

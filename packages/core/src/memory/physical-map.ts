@@ -172,6 +172,11 @@ export class PhysicalMap implements AddressSpace {
     return true
   }
 
+  /** Guest-physical address of a block; 0: it is not mapped. */
+  addressOf(block: RamBlock): number {
+    return this.#entries.find(({ ram }) => ram?.block === block)?.base ?? 0
+  }
+
   /** For `info mtree`. */
   describe(): { base: number; end: number; name: string; kind: string }[] {
     return this.#entries.map(({ base, end, name, ram }) => ({ base, end, name, kind: ram ? ram.mode : 'mmio' }))

@@ -24,6 +24,9 @@ export interface AlternativeLayout<S = any> {
   readonly state: S
 }
 
+/** Which of a live handler's sections it is. */
+export type LiveSection = 'start' | 'part' | 'end'
+
 /** Bytes everywhere. Spec: ram.md sections 1 to 3. */
 export interface SaveVmHandlers {
   /** Asked when something is saved: false leaves it out. Absent: always. */
@@ -37,7 +40,7 @@ export interface SaveVmHandlers {
   saveLiveCompletePrecopy(f: QEMUFileWriter): void | Promise<void>
   saveLiveCompletePostcopy?(f: QEMUFileWriter): void | Promise<void>
   /** Yields how many bytes it needs next, or what it waits for beside the stream. */
-  loadState(f: QEMUFileReader, version: number): Generator<number | Promise<void>, void>
+  loadState(f: QEMUFileReader, version: number, section: LiveSection): Generator<number | Promise<void>, void>
   saveCleanup?(): void
 }
 

@@ -232,7 +232,7 @@ export class StreamLoader {
     const payloadAt = f.position
     const name = `${entry.idstr}/${entry.instanceId}`
     try {
-      if (entry.live) await this.#drive(entry.live.loadState(f, version))
+      if (entry.live) await this.#drive(entry.live.loadState(f, version, type === 'full' ? 'end' : type))
       else if (entry.device) await this.#device(entry, version, offset)
     } catch (cause) {
       const missing = this.#options.rewind && pageMissingIn(cause)

@@ -34,10 +34,10 @@ async function turns(count: number): Promise<void> {
 
 describe('a background snapshot (ram.md section 3)', () => {
   it('is the machine of one moment, which goes on meanwhile, and afterwards', async () => {
-    const { a, b } = pair({ ramPages: 4096, writesPerTurn: 64 })
+    const { a, b } = pair({ ramPages: 1024, writesPerTurn: 64 })
     a.machine.start()
     await turns(50)
-    a.migration.setParameters({ 'max-bandwidth': 32 << 20 })
+    a.migration.setParameters({ 'max-bandwidth': 16 << 20 })
     const arriving = await b.migration.incoming('loop:x', { autostart: false })
     const { done } = a.migration.start('loop:x')
     let atStop: bigint | undefined
@@ -54,7 +54,7 @@ describe('a background snapshot (ram.md section 3)', () => {
     expect(a.order).toEqual(['RESUME', 'setup', 'active', 'STOP', 'RESUME', 'completed'])
     expect(a.machine.memory.dirtyLog.enabled).toBe(false)
     const info = a.migration.info()
-    expect(info.ram!.normal + info.ram!.duplicate).toBe(4096 + 4)
+    expect(info.ram!.normal + info.ram!.duplicate).toBe(1024 + 4)
     expect(info).toMatchObject({
       downtime: expect.any(Number),
       ram: { remaining: 0, 'dirty-sync-count': 0, 'postcopy-requests': 0 },

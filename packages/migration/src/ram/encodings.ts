@@ -1,4 +1,11 @@
-import type { Compressions, GuestMemory, RamHookSender, SeekableChannel, StreamSettings } from '@ferryvm/core'
+import type {
+  Compressions,
+  GuestMemory,
+  PhysicalMap,
+  RamHookSender,
+  SeekableChannel,
+  StreamSettings,
+} from '@ferryvm/core'
 import type { PageContents } from '../background/memory-moment.ts'
 import { momentPages } from '../background/moment-pages.ts'
 import type { Capability } from '../capabilities.ts'
@@ -11,11 +18,13 @@ import { hookedPages } from './hooked-pages.ts'
 import { MappedPages } from './mapped/mapped-pages.ts'
 import type { PageEncoder } from './page-encoding.ts'
 import { rawPages, zeroPages } from './plain-pages.ts'
+import { SharedPages } from './shared/shared-ram.ts'
 import { XbzrlePages } from './xbzrle/xbzrle-pages.ts'
 import type { IsZeroPage } from './zero-page.ts'
 
 /** What the choice of encodings depends on. */
 export interface EncodingRequest {
+  readonly map: PhysicalMap
   readonly memory: GuestMemory
   readonly isZero: IsZeroPage
   /** Of a channel that moves pages itself. */
@@ -41,6 +50,13 @@ export interface PageEncodings {
 }
 
 export function pageEncodings(request: EncodingRequest): PageEncodings {
+  const { encoders, ...others } = encodingsOfOthers(request)
+  // Pages of shared memory go nowhere else, and every entry of the block list begins with what it adds.
+  const shared = request.capability('x-ignore-shared') ? [new SharedPages(request.map)] : []
+  return { ...others, encoders: [...shared, ...encoders] }
+}
+
+function encodingsOfOthers(request: EncodingRequest): PageEncodings {
   const { isZero, capability, parameters } = request
   if (request.sender) return { encoders: [hookedPages(request.sender)] }
   if (request.file) {

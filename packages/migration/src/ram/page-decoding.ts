@@ -1,4 +1,4 @@
-import type { QEMUFileReader, RamBlock } from '@ferryvm/core'
+import type { LiveSection, QEMUFileReader, RamBlock } from '@ferryvm/core'
 import type { RamLoadError } from './ram-load-error.ts'
 
 /** Where the page of a record belongs. Valid during the call it was handed to. */
@@ -37,8 +37,10 @@ export interface RamLoadSession {
   flush?(): Promise<void>
   /** A HOOK record: pages move beside the stream now. Absent: refused. @param blocks as the stream listed them */
   hook?(blocks: readonly RamBlock[]): Promise<void>
+  /** Blocks that are listed, and whose pages do not come. */
+  ignores?(block: RamBlock): boolean
   /** EOS of any section. */
-  sectionEnds?(): void | Promise<void>
+  sectionEnds?(section: LiveSection): void | Promise<void>
 }
 
 /** A field of the block list. The loader brings its bytes, then waits for what `load` returns. */

@@ -1,4 +1,4 @@
-import type { GuestMemory, QEMUFileReader, RamBlock } from '@ferryvm/core'
+import type { GuestMemory, LiveSection, QEMUFileReader, RamBlock } from '@ferryvm/core'
 import { trace } from '../migration-trace.ts'
 import type { PageDecoder, PageRecord, RamLoadSession } from './page-decoding.ts'
 import { plainPageDecoders } from './plain-pages.ts'
@@ -76,7 +76,7 @@ export class RamLoader {
   }
 
   /** The payload of one START, PART or END. Spec: ram.md sections 1 and 2. */
-  *load(f: QEMUFileReader, version: number): Generator<number | Promise<void>, void> {
+  *load(f: QEMUFileReader, version: number, kind: LiveSection = 'part'): Generator<number | Promise<void>, void> {
     if (version !== RAM_SECTION_VERSION) {
       throw new RamLoadError('', `version ${version} of the section; only ${RAM_SECTION_VERSION} is known`, f.position)
     }
@@ -93,7 +93,7 @@ export class RamLoader {
       const offset = high * 2 ** 32 + ((low & ~RAM_FLAGS_MASK) >>> 0)
       const decoder = this.#decoders.get(flags & ~RAM_CONTINUE)
       if (!decoder) {
-        const done = yield* this.#marker(f, flags, offset, at)
+        const done = yield* this.#marker(f, flags, offset, at, kind)
         if (!done) continue
         trace.ram_load_complete({ ret: 0, seq_iter: section })
         return
@@ -101,6 +101,9 @@ export class RamLoader {
       if (!(flags & RAM_CONTINUE)) yield* this.#blockName(f, at)
       const block = this.#last
       if (!block) throw new RamLoadError('', 'a page continues the previous block, but there was none', at)
+      if (this.#session.ignores?.(block)) {
+        throw new RamLoadError(block.idstr, 'a page of a block that is shared, and so is not sent', at)
+      }
       if (offset >= block.sizeBytes) {
         const where = `a page at 0x${offset.toString(16)} of 0x${block.sizeBytes.toString(16)} bytes`
         throw new RamLoadError(block.idstr, where, at)
@@ -119,7 +122,13 @@ export class RamLoader {
   }
 
   /** A record without a page. @returns whether it was the last one */
-  *#marker(f: QEMUFileReader, flags: number, offset: number, at: number): Generator<number | Promise<void>, boolean> {
+  *#marker(
+    f: QEMUFileReader,
+    flags: number,
+    offset: number,
+    at: number,
+    kind: LiveSection,
+  ): Generator<number | Promise<void>, boolean> {
     const session = this.#session
     const plain = () => {
       if (flags & RAM_CONTINUE) throw new RamLoadError('', `${flagNames(flags)} is no valid combination`, at)
@@ -127,7 +136,7 @@ export class RamLoader {
     switch (flags & ~RAM_CONTINUE) {
       case RAM_EOS: {
         plain()
-        const pending = session.sectionEnds?.()
+        const pending = session.sectionEnds?.(kind)
         if (pending) yield pending
         return true
       }

@@ -66,6 +66,7 @@ export class RamSaver {
   readonly #isZero: IsZeroPage
   #encoders: readonly PageEncoder[]
   #out: RamRecordWriter | undefined
+  #beside: (block: RamBlock) => boolean = () => false
   /** Pages are sent as often as the guest writes them; otherwise once. */
   #logged = true
   /** Pages that go before the others. */
@@ -91,10 +92,15 @@ export class RamSaver {
   /**
    * How the next migration's pages travel; without it, as ZERO and PAGE records. In the order in which they are asked.
    * @param logged false: every page is sent once, whatever the guest writes meanwhile
+   * @param beside blocks whose pages do not count as the migration's
    */
-  use(encoders: readonly PageEncoder[], { logged = true } = {}): void {
+  use(
+    encoders: readonly PageEncoder[],
+    { logged = true, beside = () => false }: { logged?: boolean; beside?: (block: RamBlock) => boolean } = {},
+  ): void {
     this.#encoders = encoders
     this.#logged = logged
+    this.#beside = beside
   }
 
   /** The page goes next, if it has not been sent. @param page index in the whole of guest memory @returns whether it waits */
@@ -180,8 +186,10 @@ export class RamSaver {
     }
     for (const encoder of this.#encoders) await encoder.begin?.(session)
 
-    this.#totalBytes = this.#blocks.reduce((sum, { block }) => sum + block.sizeBytes, 0)
-    f.putBe64(BigInt(this.#totalBytes) | BigInt(RAM_MEM_SIZE))
+    const listed = this.#blocks.reduce((sum, { block }) => sum + block.sizeBytes, 0)
+    this.#totalBytes =
+      listed - this.#blocks.reduce((sum, { block }) => sum + (this.#beside(block) ? block.sizeBytes : 0), 0)
+    f.putBe64(BigInt(listed) | BigInt(RAM_MEM_SIZE))
     for (const { block } of this.#blocks) {
       f.putStr8(block.idstr)
       f.putBe64(BigInt(block.sizeBytes))
