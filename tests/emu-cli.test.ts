@@ -13,7 +13,7 @@ afterAll(() => rmSync(folder, { recursive: true }))
 
 async function refused(args: string[]): Promise<string> {
   const process = emu(args)
-  const timer = setTimeout(() => process.child.kill('SIGKILL'), 20_000)
+  const timer = setTimeout(() => process.child.kill('SIGKILL'), 60_000)
   const { code } = await process.exited
   clearTimeout(timer)
   expect(code, `${args.join(' ')}\n${process.out.stdout}${process.out.stderr}`).toBe(1)
@@ -21,7 +21,7 @@ async function refused(args: string[]): Promise<string> {
   return process.out.stderr.trim()
 }
 
-describe('emu run: what is wrong is said in one line, and the exit status says failure', () => {
+describe('emu run: what is wrong is said in one line, and the exit status says failure', { timeout: 90_000 }, () => {
   it.each([
     [['-M', 'q35'], /-M q35: unsupported machine type \(there is: virt\)/],
     [['-M', 'virt,profile=qemu-3'], /unknown profile \(there are: qemu-7.2, qemu-10.0\)/],
@@ -58,8 +58,11 @@ describe('emu run: what is wrong is said in one line, and the exit status says f
     [['-trace', 'no_such_event'], /-trace no_such_event: no such event; -trace help lists them/],
     [['-trace', 'colour=red'], /there is no colour=/],
     [['-trace', 'savevm_*,file=/nonexistent/log'], /-trace: \/nonexistent\/log: ENOENT/],
+    [['-M', 'virt,aia=imsic'], /aia=imsic: there are none, aplic, aplic-imsic/],
+    [['-M', 'virt,aia=aplic-imsic,aia-guests=8'], /aia-guests=8: a number from 0 to 7/],
+    [['-M', 'virt,aia=aplic'], /the embedded guest knows the PLIC only/],
     [['-serial', 'tcp:nowhere'], /is not unix:PATH or tcp:HOST:PORT/],
-  ])('%j', { timeout: 30_000 }, async (args, message) => {
+  ])('%j', async (args, message) => {
     expect(await refused(['run', '-serial', 'none', ...args])).toMatch(message)
   })
 

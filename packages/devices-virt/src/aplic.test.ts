@@ -207,6 +207,18 @@ describe('sections', () => {
     }
   })
 
+  it('take nothing from sources that are off, where 7.2 sends what was in its memory', async () => {
+    const bench = await controller()
+    const bytes = save(bench, 1)
+    const STATE = 4 * (8 + 97)
+    new DataView(bytes.buffer, bytes.byteOffset).setUint32(STATE, 0xf44257e3)
+    new DataView(bytes.buffer, bytes.byteOffset).setUint32(STATE + 4, 0x2207)
+    await load(bench, 1, bytes, 2)
+    expect([...save(bench, 1).subarray(STATE, STATE + 8)]).toEqual(Array(8).fill(0))
+    bench.write(sourcecfg(M, 1), DELEGATE)
+    expect([bench.read(S + 0x1c00), bench.read(S + 0x1e00)]).toEqual([0n, 0n])
+  })
+
   for (const [from, to] of [
     [1, 2],
     [2, 1],

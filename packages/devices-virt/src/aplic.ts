@@ -507,8 +507,11 @@ class Domain {
   /** The machine's domain comes first, so that it is known which sources are whose. */
   #loadInputs(): void {
     const { state } = this.#state
-    for (let source = 1; source < NUMBERS; source++) {
-      if (this.has(source)) this.#parts.inputs[source] = state[source]! & INPUT ? 1 : 0
+    for (let source = 0; source < NUMBERS; source++) {
+      // 7.2 sends what was in its memory before for sources that nobody has configured.
+      const known = !this.has(source) ? 0 : this.#mode(source) === SM.inactive ? INPUT : READY | INPUT
+      state[source]! &= known
+      if (known !== 0) this.#parts.inputs[source] = state[source]! & INPUT ? 1 : 0
     }
   }
 }
