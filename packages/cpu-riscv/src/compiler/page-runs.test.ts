@@ -90,6 +90,25 @@ describe('accesses that walk through memory', () => {
     ])
   })
 
+  it('depend on every 32-bit number that went into them, also on one that is taken out again', () => {
+    const body = [
+      wide('addw', 5, 11, 12),
+      wide('sub', 5, 5, 12),
+      load('lw', 6, 5),
+      encode('addiw', { rd: 12, rs1: 12, imm: 1 }),
+    ]
+    expect(runOf(body)!.small.map(({ value }) => [[...value.terms], value.constant])).toEqual([
+      [
+        [
+          [11, 1n],
+          [12, 1n],
+        ],
+        0n,
+      ],
+      [[[12, 1n]], 1n],
+    ])
+  })
+
   it('are not those whose address comes from memory, multiplies, counts backwards in 32 bits or goes too far', () => {
     expect(runOf([load('ld', 10, 10), load('ld', 5, 10, 8)])).toBeUndefined()
     expect(runOf([load('ld', 5, 10), encode('mul', { rd: 10, rs1: 10, rs2: 12 })])).toBeUndefined()

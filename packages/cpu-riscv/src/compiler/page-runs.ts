@@ -200,13 +200,13 @@ function planPageRun(blocks: readonly Block[]): PageRun | undefined {
   for (const { step, write, bytes, at, needs } of accesses) {
     const way = walk(at)
     if (!way || isTooLong(way.stride)) continue
-    const needed = [...needs, ...way.needs].map((value) => walk(value))
-    if (needed.some((need) => !need || (isConstant(need.stride) && need.stride.constant < 0n))) continue
+    const needed = allNeeds([...needs, ...way.needs], walk)
+    if (!needed) continue
     if (!windows.some((window) => join(window, step, write, bytes, at))) {
       if (windows.length === MAX_WINDOWS) continue
       windows.push({ write, first: at, span: bytes - 1, stride: way.stride, members: new Set([step]) })
     }
-    for (const need of needed) if (!small.some(({ value }) => same(value, need!.value))) small.push(need!)
+    for (const need of needed) if (!small.some(({ value }) => same(value, need.value))) small.push(need)
   }
   return windows.length > 0 ? { blocks, instructions: steps.length, windows, small } : undefined
 }
@@ -232,6 +232,20 @@ function shortestWayBack(header: Block, accept: (block: Block) => boolean): read
     ways = longer
   }
   return undefined
+}
+
+/** What numbers of 31 bits need to stay such, too. @returns undefined: one changes in no known way, or goes down */
+function allNeeds(first: readonly Linear[], walk: (value: Linear) => Walk | undefined): readonly Walk[] | undefined {
+  const needed: Walk[] = []
+  const values = [...first]
+  for (const value of values) {
+    if (needed.some((need) => same(need.value, value))) continue
+    const need = walk(value)
+    if (!need || (isConstant(need.stride) && need.stride.constant < 0n)) return undefined
+    needed.push(need)
+    values.push(...need.needs)
+  }
+  return needed
 }
 
 const isTooLong = (stride: Linear): boolean =>
