@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import { addColoCommands } from './colo/colo-commands.ts'
 import { demo } from './demo.ts'
+import { addForkCommand } from './fork/fork-command.ts'
 import { addImgCommands } from './img/img-commands.ts'
 import { printSections } from './info.ts'
 import { parseSize } from './keyval.ts'
@@ -30,6 +31,7 @@ export function addEmulatorCommands(program: Command): void {
       .description('sections in the order in which they are saved')
       .exitOverride(),
   )
+  addForkCommand(program)
   addVmstate(program)
   addTlsCommands(program)
   addImgCommands(program)

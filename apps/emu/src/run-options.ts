@@ -19,6 +19,8 @@ export interface DriveOption {
 }
 
 export interface RunOptions {
+  /** As they were given: option and value. */
+  readonly given: readonly (readonly string[])[]
   readonly machine: Keyvals
   readonly memoryBytes: number
   /** `-m` was said. */
@@ -175,10 +177,22 @@ export function runCommand(
       new Option('--report-sections', 'print every section as it is saved or loaded (stderr, JSON)').hideHelp(),
     )
     .allowExcessArguments(false)
-    .action((raw) => action(readRunOptions(raw), raw))
+    .action((raw, command) => action({ ...readRunOptions(raw), given: givenOptions(command) }, raw))
 }
 
-function readRunOptions(raw: Record<string, any>): RunOptions {
+/** What the command line has, option by option: its long name, and its value if it takes one. */
+function givenOptions(command: Command): string[][] {
+  return command.options.flatMap((option) => {
+    const attribute = option.attributeName()
+    if (command.getOptionValueSource(attribute) !== 'cli') return []
+    const name = option.long ?? option.short!
+    const value: unknown = command.getOptionValue(attribute)
+    if (typeof value === 'boolean') return value === option.negate ? [] : [[name]]
+    return (Array.isArray(value) ? value : [value]).map((one) => [name, String(one)])
+  })
+}
+
+function readRunOptions(raw: Record<string, any>): Omit<RunOptions, 'given'> {
   const machine: Keyvals = Object.assign(
     { type: 'virt' },
     ...(raw.machine ?? []).map((m: string) => parseKeyvals(m, 'type')),

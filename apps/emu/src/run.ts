@@ -13,6 +13,7 @@ import { createTlsObjects, type TlsObjects, tlsChannelLayers } from '@ferryvm/tr
 import { openBackends } from './backends.ts'
 import { listen, parseListenAddress } from './chardev.ts'
 import { coloOf } from './colo/colo-options.ts'
+import { Forks } from './fork/fork-process.ts'
 import { type BuiltMachine, buildMachine, driverNames } from './machine-options.ts'
 import { MemoryBackend } from './memory-backend.ts'
 import { ProfileFile } from './profile.ts'
@@ -78,6 +79,7 @@ export async function run(options: RunOptions): Promise<void> {
     migration,
     drives: options.drives.map(({ id, node }) => ({ name: node, backend: drives.get(id)! })),
   })
+  const forks = new Forks({ options, migration, drives, log })
   machine.on('shutdown', ({ exitCode }) => ended.resolve(exitCode))
   machine.on('fatal', (error) => {
     console.error(`emu: ${error.message}`)
@@ -99,7 +101,14 @@ export async function run(options: RunOptions): Promise<void> {
       profile.start(machine)
       for (const [signal, number] of STOP_SIGNALS) process.once(signal, () => ended.resolve(128 + number))
     }
-    closers.push(...(await openMonitors(options, built, { migration, snapshots, objects, log }, backends.terminal)))
+    closers.push(
+      ...(await openMonitors(
+        options,
+        built,
+        { migration, snapshots, objects, log, fork: () => forks.fork() },
+        backends.terminal,
+      )),
+    )
     await begin(options, machine, { migration, snapshots }, ended)
     process.exitCode = await ended.promise
   } finally {
@@ -109,6 +118,7 @@ export async function run(options: RunOptions): Promise<void> {
       process.exitCode = 1
     }
     await backends.close()
+    await forks.finish()
     for (const close of closers) await close()
     await migration[Symbol.asyncDispose]()
     await machine[Symbol.asyncDispose]()
@@ -157,6 +167,7 @@ async function openMonitors(
     readonly snapshots: Snapshots
     readonly objects: TlsObjects
     readonly log: Logger
+    readonly fork: () => ReturnType<Forks['fork']>
   },
   terminal: Terminal | undefined,
 ): Promise<(() => Promise<void>)[]> {

@@ -44,6 +44,8 @@ export interface MonitorOptions {
   readonly snapshots?: Snapshots
   /** Without it disks can neither be copied nor served while the guest runs. */
   readonly storage?: StorageOptions
+  /** Without it there is no x-fork. */
+  readonly fork?: () => Promise<ForkReply>
   /** Clients decide by it what the protocol can do; the default is the version whose protocol this is. */
   readonly version?: MonitorVersion
   /**
@@ -51,6 +53,14 @@ export interface MonitorOptions {
    * `exit-on-error: false`. Default: prints the reason on stderr and shuts the machine down with exit code 1.
    */
   readonly onIncomingFailed?: (error: Error) => void
+}
+
+/** How to run a twin in another process: `emu run` with the arguments, coming lazily from the URI. */
+export interface ForkReply {
+  readonly uri: string
+  readonly arguments: readonly string[]
+  /** ms for which the guest stood. */
+  readonly downtime: number
 }
 
 /** What commands work with. */
@@ -66,6 +76,7 @@ export interface MonitorContext {
   readonly snapshots: Snapshots | undefined
   readonly jobs: Jobs
   readonly storage: Storage | undefined
+  readonly fork: (() => Promise<ForkReply>) | undefined
   incomingFailed(error: Error): void
   executeHmp(line: string): Promise<string>
 }

@@ -10,7 +10,7 @@
  * console.log(await monitor.executeHmp('info status'))
  * ```
  */
-export type { BlockInfo, ChardevInfo, MonitorOptions, MonitorVersion } from './context.ts'
+export type { BlockInfo, ChardevInfo, ForkReply, MonitorOptions, MonitorVersion } from './context.ts'
 export type { QmpErrorClass } from './errors.ts'
 export { MonitorCommandError } from './errors.ts'
 export type { Monitor, MonitorClient } from './monitor.ts'

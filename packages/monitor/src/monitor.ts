@@ -50,6 +50,7 @@ export function createMonitor(options: MonitorOptions): Monitor {
     snapshots: options.snapshots,
     jobs,
     storage,
+    fork: options.fork,
     incomingFailed:
       options.onIncomingFailed ??
       ((error) => {

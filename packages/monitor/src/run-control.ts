@@ -43,6 +43,12 @@ export async function migrateIncoming(
   })
 }
 
+/** @throws MonitorCommandError */
+export function forkOf({ fork }: MonitorContext): NonNullable<MonitorContext['fork']> {
+  if (!fork) throw new MonitorCommandError('this machine cannot be forked from here')
+  return fork
+}
+
 export function snapshotsOf({ snapshots }: MonitorContext): Snapshots {
   if (!snapshots) throw new MonitorCommandError('this machine has no disks that could keep snapshots')
   return snapshots

@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import { monitorAddress } from '../monitor-address.ts'
 import { QmpClient } from '../qmp-client.ts'
 import { progressLine } from '../stream/progress.ts'
 import { UsageError } from '../usage-error.ts'
@@ -62,15 +63,6 @@ async function migrate(uri: string, { qmp, storage, destination, nbd, tlsCreds }
     source.close()
     there?.close()
   }
-}
-
-/** @throws UsageError */
-function monitorAddress(option: string, text: string): string | { host: string; port: number } {
-  const unix = /^unix:([^,]+)$/.exec(text)
-  if (unix) return unix[1]!
-  const tcp = /^tcp:(.*):(\d+)$/.exec(text)
-  if (!tcp) throw new UsageError(`${option} ${text}: unix:F or tcp:H:P`)
-  return { host: tcp[1]!.replace(/^\[|\]$/g, '') || '127.0.0.1', port: Number(tcp[2]) }
 }
 
 /** @throws UsageError */

@@ -66,6 +66,11 @@ export class MemoryMoment implements PageContents, Disposable {
     return this.#keptBytes
   }
 
+  /** Pages that are not {@link done}. */
+  get remainingPages(): number {
+    return this.#guard.count + this.#kept.size
+  }
+
   /** False: it is {@link done}, and may be anything by now. */
   holds(block: RamBlock, offset: number): boolean {
     const page = pageOf(block, offset)

@@ -28,6 +28,8 @@ export interface ForkOptions {
    * limit, which is the size of guest memory.
    */
   readonly maxKeptBytes?: number
+  /** Runs while the machine stands, for what is not memory: disks. What it throws fails the fork. */
+  readonly whileStopped?: () => Promise<void>
 }
 
 export class ForkPoint implements Disposable {
@@ -58,6 +60,11 @@ export class ForkPoint implements Disposable {
   /** Bytes of pages that are kept because the machine has written them. */
   get keptBytes(): number {
     return this.#moment.keptBytes
+  }
+
+  /** Pages that the twin has not fetched. */
+  get remainingPages(): number {
+    return this.#moment.remainingPages
   }
 
   /** Nobody fetches from it any more. */
@@ -139,7 +146,7 @@ export async function createForkPoint(context: MigrationContext, options: ForkOp
   const moment = new MemoryMoment(machine.memory, isZero, () => {}, options.maxKeptBytes ?? Number.POSITIVE_INFINITY)
   const blocks = machine.migratableBlocks()
   const configuration = configurationOf(context)
-  const validatedCapabilities = { ...configuration.validatedCapabilities, 'mapped-ram': true }
+  const validatedCapabilities = { 'x-ignore-shared': false, 'mapped-ram': true }
   const seal = machine.sections.seal()
   const { runState } = machine
   setGlobalRunState(context.globalState, runState)
@@ -162,6 +169,7 @@ export async function createForkPoint(context: MigrationContext, options: ForkOp
       await f.flush()
       return { image, ram }
     })
+    await options.whileStopped?.()
     moment.take(blocks)
     await machine.cpu.flushWriteTlb()
   } catch (error) {

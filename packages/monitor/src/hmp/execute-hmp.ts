@@ -1,7 +1,7 @@
 import type { MonitorContext } from '../context.ts'
 import { MonitorCommandError } from '../errors.ts'
 import { listPath, objectsOf, propertyAt } from '../object-tree.ts'
-import { cont, migrateIncoming, pmemsave, snapshotsOf, stop } from '../run-control.ts'
+import { cont, forkOf, migrateIncoming, pmemsave, snapshotsOf, stop } from '../run-control.ts'
 import { setTraceEvents } from '../trace-control.ts'
 import { type HmpCommand, onOff, parseNumber, splitWords, wanted } from './hmp-command.ts'
 import { infoCommands } from './info-commands.ts'
@@ -127,6 +127,15 @@ const hmpCommands: readonly HmpCommand[] = [
       const lazy = words[0] === '-l'
       await migrateIncoming(context, wanted(words, lazy ? 1 : 0, 'uri'), { lazy })
       return undefined
+    },
+  },
+  {
+    name: 'x_fork',
+    args: '',
+    help: 'let a copy-on-write twin of the machine be run by another process',
+    async run(context) {
+      const reply = await forkOf(context)()
+      return `emu run ${reply.arguments.join(' ')} -incoming ${reply.uri} -lazy\r\n`
     },
   },
   {

@@ -8,7 +8,7 @@ import {
 } from '@ferryvm/migration'
 import { z } from 'zod'
 import { MonitorCommandError } from '../errors.ts'
-import { migrateIncoming } from '../run-control.ts'
+import { forkOf, migrateIncoming } from '../run-control.ts'
 import { command, type QmpCommand } from './define-command.ts'
 
 const channel = z.strictObject({
@@ -101,6 +101,7 @@ export const migrationCommands: readonly QmpCommand[] = [
     const { mode, lastMode, reason } = migration.colo?.status ?? { mode: 'none', lastMode: 'none', reason: 'none' }
     return { mode, 'last-mode': lastMode, reason }
   }),
+  command('x-fork', {}, (context) => forkOf(context)()),
   command('x-colo-lost-heartbeat', {}, ({ migration }) => {
     if (!migration.colo) throw new MonitorCommandError('this machine is not in COLO')
     migration.colo.lostHeartbeat()
