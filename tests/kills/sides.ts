@@ -103,8 +103,12 @@ export async function startSide(
     side.stderr += text
   })
   child.stdout.setEncoding('utf8').on('data', onOutput)
-  const qmp = await QmpClient.connect(socket)
-  return Object.assign(side, { qmp })
+  try {
+    return Object.assign(side, { qmp: await QmpClient.connect(socket, 60_000) })
+  } catch (error) {
+    side.kill()
+    throw new Error(`${kind} did not start: ${side.stderr}`, { cause: error })
+  }
 }
 
 export async function listening({ qmp }: Side, command: 'migrate-incoming' | 'migrate-recover'): Promise<string> {
