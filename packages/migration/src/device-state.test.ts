@@ -1,4 +1,4 @@
-import { defineVmstate, switchTraceEvents, u64 } from '@ferryvm/core'
+import { defineVmstate, globalStateVmstate, switchTraceEvents, u64 } from '@ferryvm/core'
 import { describe, expect, it } from 'vitest'
 import type { MigrationContext } from './context.ts'
 import { loadDeviceState, rehearse, saveDeviceState } from './device-state.ts'
@@ -13,7 +13,9 @@ function waiting(hooks: { preSave?: () => void; postLoad?: () => void } = {}) {
   const words: string[] = []
   const log = { debug: (word: string) => words.push(word), warn: (word: string) => words.push(word), guestError() {} }
   const capabilities = { get: () => false }
+  const globalState = globalStateVmstate.createState()
   const context = {
+    globalState,
     machine,
     settings: {},
     log,

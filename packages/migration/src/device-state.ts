@@ -1,9 +1,15 @@
 /** State of all devices by itself, without RAM and what else a stream has. Spec: stream.md section 10. */
-import { bufferReader, bufferWriter, type Machine, StreamLoader, StreamSaver, traceEvents } from '@ferryvm/core'
+import {
+  bufferReader,
+  bufferWriter,
+  type Machine,
+  StreamLoader,
+  StreamSaver,
+  setGlobalRunState,
+  traceEvents,
+} from '@ferryvm/core'
 import { configurationOf, type MigrationContext } from './context.ts'
 
-/** What {@link rehearse} does is done so often: the second time finds most of what the first one left to do. */
-const REHEARSALS = 2
 /** Machines for which that is done: one that waits again has warm code. */
 const rehearsed = new WeakSet<Machine>()
 
@@ -35,8 +41,9 @@ export async function loadDeviceState(context: MigrationContext, bytes: Uint8Arr
 export async function rehearse(context: MigrationContext): Promise<void> {
   if (rehearsed.has(context.machine) || traceEvents().some(({ enabled }) => enabled)) return
   rehearsed.add(context.machine)
+  setGlobalRunState(context.globalState, 'running') // as a guest would bring it
   try {
-    for (let i = 0; i < REHEARSALS; i++) await loadDeviceState(context, await saveDeviceState(context))
+    await loadDeviceState(context, await saveDeviceState(context))
   } catch (error) {
     context.log.debug('the rehearsal of loading failed', { error })
   }

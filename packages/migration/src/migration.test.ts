@@ -417,13 +417,16 @@ describe('failure', () => {
 
 it('the code of all sections is there before the guest stands still, on both sides', async () => {
   const { a, b } = pair({ ramPages: 8 })
-  const prepared = [a, b].flatMap(({ machine }) =>
+  const [sending, waiting] = [a, b].map(({ machine }) =>
     machine.sections.entries().flatMap(({ device }) => (device ? [vi.spyOn(device, 'prepare')] : [])),
   )
+  const calls = (of: typeof sending) => of.map(({ mock }) => mock.calls.length)
   const atStop: number[] = []
-  a.machine.on('stop', () => atStop.push(...prepared.map(({ mock }) => mock.calls.length)))
+  a.machine.on('stop', () => atStop.push(...calls(sending), ...calls(waiting)))
   a.machine.start()
   const arriving = await b.migration.incoming('loop:x')
+  // Nobody has come yet.
+  await vi.waitFor(() => expect(Math.min(...calls(waiting))).toBeGreaterThan(0), 20_000)
   await a.migration.migrate(arriving.uri)
   await arriving.done
   expect(atStop.length).toBeGreaterThanOrEqual(4)
