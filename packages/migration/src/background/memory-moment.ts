@@ -102,6 +102,7 @@ export class MemoryMoment implements PageContents, Disposable {
   [Symbol.dispose](): void {
     this.#guard[Symbol.dispose]()
     this.#kept.clear()
+    this.#keptBytes = 0
   }
 
   #keep(page: number): void {
