@@ -92,6 +92,7 @@ export interface AplicState {
   sourcecfg: Uint32Array
   state: Uint32Array
   target: Uint32Array
+  /** These three are there only with wires to the harts. */
   idelivery: Uint32Array
   iforce: Uint32Array
   ithreshold: Uint32Array
@@ -120,11 +121,14 @@ export const aplicVmstate = (harts: number, version: AplicVersion = 2): Vmstate<
       /** Bit 0 pending, bit 1 enabled, bit 8 level of the input. */
       state: u32Array(NUMBERS),
       target: u32Array(NUMBERS),
-      idelivery: u32Array(harts, { when: () => harts > 0 }),
-      iforce: u32Array(harts, { when: () => harts > 0 }),
-      ithreshold: u32Array(harts, { when: () => harts > 0 }),
+      ...((harts > 0 ? wires(harts) : {}) as ReturnType<typeof wires>),
     },
   })
+const wires = (harts: number) => ({
+  idelivery: u32Array(harts),
+  iforce: u32Array(harts),
+  ithreshold: u32Array(harts),
+})
 
 /** Room of a domain's registers in memory. */
 export const aplicBytes = (harts: number): number => Math.ceil((IDC + harts * IDC_BYTES) / ALIGN) * ALIGN
@@ -492,7 +496,7 @@ class Domain {
 
   #updateOutput(idc: number): void {
     const s = this.#state
-    const delivers = (s.domaincfg & DOMAINCFG_IE) !== 0 && (s.idelivery[idc] ?? 0) !== 0
+    const delivers = (s.domaincfg & DOMAINCFG_IE) !== 0 && (s.idelivery?.[idc] ?? 0) !== 0
     this.#outputs[idc]?.set(delivers && (s.iforce[idc] !== 0 || this.#topi(idc) !== 0))
   }
 

@@ -2,8 +2,10 @@ import { readFileSync } from 'node:fs'
 import { bufferReader, bufferWriter, compileVmstate, drive, formatSection, type Vmstate } from '@ferryvm/core'
 import { describe, expect, it } from 'vitest'
 import { mtimerVmstate } from './aclint.ts'
+import { aplicVmstate } from './aplic.ts'
 import { fwCfgVmstate } from './fw-cfg.ts'
 import { goldfishRtcVmstate } from './goldfish-rtc.ts'
+import { imsicVmstate } from './imsic.ts'
 import { pflashCfi01Vmstate } from './pflash-cfi01.ts'
 import { plicVmstate } from './plic.ts'
 import { uart16550Vmstate } from './uart16550.ts'
@@ -15,12 +17,14 @@ interface StockSection {
   body: string
   description: { name: string; instance_id: number; fields: { name: string; array_len?: number }[] }
 }
-const { sections }: { sections: StockSection[] } = JSON.parse(
-  readFileSync(new URL('./__fixtures__/stock-sections.json', import.meta.url), 'utf8'),
-)
+const sections = ['stock-sections', 'aia-sections'].flatMap((name): StockSection[] => {
+  const file = new URL(`./__fixtures__/${name}.json`, import.meta.url)
+  return JSON.parse(readFileSync(file, 'utf8')).sections
+})
 
-const vmstateFor = ({ idstr, body, description }: StockSection): Vmstate<any> => {
-  const count = (name: string): number => description.fields.find((f) => f.name === name)?.array_len ?? 1
+const vmstateFor = ({ idstr, version, body, description }: StockSection): Vmstate<any> => {
+  const field = (name: string) => description.fields.find((f) => f.name === name)
+  const count = (name: string): number => field(name)?.array_len ?? 1
   switch (idstr) {
     case 'serial':
       return uart16550Vmstate
@@ -28,6 +32,10 @@ const vmstateFor = ({ idstr, body, description }: StockSection): Vmstate<any> =>
       return mtimerVmstate(body.length / 16)
     case 'riscv_sifive_plic':
       return plicVmstate(count('target_priority'))
+    case 'riscv_imsic':
+      return imsicVmstate(count('eidelivery'))
+    case 'riscv_aplic':
+      return aplicVmstate(field('idelivery') ? count('idelivery') : 0, version === 1 ? 1 : 2)
     case 'goldfish_rtc':
       return goldfishRtcVmstate
     case 'pflash_cfi01':
