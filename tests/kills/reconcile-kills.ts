@@ -59,8 +59,9 @@ export async function killAndReconcile({ victim, step, to }: ReconcileKill): Pro
     new Error(`${what}: ${victim} at "${step.name}", to ${to}\n${sides.map(({ stderr }) => stderr).join('\n--\n')}`)
   try {
     const source = await side('source.journal', false)
+    sides.push(source)
     const destination = await side('destination.journal', true)
-    sides.push(source, destination)
+    sides.push(destination)
     await guest.until((g) => (g.last?.passes ?? 0) > 0, 60_000)
     const capabilities = [{ capability: 'postcopy-ram', state: true }]
     for (const { qmp } of sides) {
