@@ -8,6 +8,7 @@ import { moveMachine } from '../apps/emu/src/migrate/move-machine.ts'
 import type { QmpClient } from '../apps/emu/src/qmp-client.ts'
 import { embeddedGuestImage } from '../packages/embedded-guest/src/index.ts'
 import { type DiskMachine, type DiskMachineKind, startDiskMachine } from './harness/disk-machines.ts'
+import { emu } from './harness/emu.ts'
 import { stockQemu10Missing } from './stock-qemu/stock-10.ts'
 import { scratchFolder, stockQemuMissing } from './stock-qemu/stock-qemu.ts'
 
@@ -59,6 +60,12 @@ describe.skipIf(missing)(`disks go along${missing ? ` (skipped: ${missing})` : '
   })
   const uri = () => `unix:${path('ram.sock')}`
 
+  const byCommand = async (source: DiskMachine, destination: DiskMachine) => {
+    const monitors = ['--qmp', `unix:${source.qmpPath}`, '--destination', `unix:${destination.qmpPath}`]
+    const { exited, out } = emu(['migrate', uri(), '--storage', ...monitors])
+    expect([(await exited).code, out.stdout, out.stderr]).toEqual([0, 'the guest and its disks have moved\n', ''])
+  }
+
   const routes: readonly [DiskMachineKind, DiskMachineKind][] = [
     ['emu-7.2', 'emu-7.2'],
     ['7.2', 'emu-7.2'],
@@ -76,14 +83,17 @@ describe.skipIf(missing)(`disks go along${missing ? ` (skipped: ${missing})` : '
     const source = await start(from, 'source.qcow2')
     const destination = await start(to, 'destination.qcow2', incoming())
     await lines(source, 2)
-    const seen: string[] = []
-    await moveMachine(source.qmp, {
-      uri: uri(),
-      storage: storage(destination),
-      progress: (step) => void (seen.at(-1) !== step && seen.push(step)),
-    })
+    if (from === to) await byCommand(source, destination)
+    else {
+      const seen: string[] = []
+      await moveMachine(source.qmp, {
+        uri: uri(),
+        storage: storage(destination),
+        progress: (step) => void (seen.at(-1) !== step && seen.push(step)),
+      })
+      expect(seen).toEqual(['disks', 'memory', 'switch'])
+    }
     await running(destination)
-    expect(seen).toEqual(['disks', 'memory', 'switch'])
     expect(await status(source)).toBe('postmigrate')
     await lines(destination, 2)
     await destination.verify()
@@ -91,6 +101,21 @@ describe.skipIf(missing)(`disks go along${missing ? ` (skipped: ${missing})` : '
     await source.quit()
     await destination.quit()
     execFileSync('qemu-img', ['check', '-q', path('destination.qcow2')])
+  })
+
+  it('a disk that does not fit: the command says so, and nothing is left of it', async () => {
+    const source = await start('emu-7.2', 'source.qcow2')
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', path('destination.qcow2'), '8M'])
+    const destination = await start('emu-7.2', 'destination.qcow2', incoming())
+    const moved = moveMachine(source.qmp, { uri: uri(), storage: storage(destination) })
+    await expect(moved).rejects.toThrow(/the target has 8388608 bytes, the disk 16777216/)
+    expect(await status(source)).toBe('running')
+    expect(await status(destination)).toBe('inmigrate')
+    expect(await source.qmp.execute('query-jobs')).toEqual([])
+    expect(await source.qmp.execute('query-named-block-nodes')).toHaveLength(1)
+    expect(await destination.qmp.execute('query-block-exports')).toEqual([])
+    await lines(source, 1)
+    await source.verify()
   })
 
   const inStream: readonly [DiskMachineKind, DiskMachineKind, string[]][] = [

@@ -12,6 +12,8 @@ export type DiskMachineKind = 'emu-7.2' | 'emu-10.0' | '7.2' | '10.0'
 export interface DiskMachine extends AsyncDisposable {
   readonly guest: GuestMonitor
   readonly qmp: QmpClient
+  /** For another client. */
+  readonly qmpPath: string
   /** What the program said on stderr. */
   readonly stderr: string
   /** The guest looks at everything and says what it found. @throws Error it is not content */
@@ -86,6 +88,7 @@ async function ours(kind: DiskMachineKind, folder: string, args: string[], guest
   const qmp = await Promise.race([QmpClient.connect(path, 60_000), ended])
   return {
     qmp,
+    qmpPath: path,
     type: child.type,
     stderr: () => child.out.stderr,
     ended: child.exited,
@@ -100,5 +103,12 @@ async function stock(kind: DiskMachineKind, folder: string, args: string[], gues
   const binary = kind === '10.0' ? stockQemu10() : undefined
   const qemu = await startStockQemu(folder, ['-M', 'virt', ...args], (chunk) => guest.push(chunk), binary)
   const qmp = await QmpClient.connect(qemu.qmpPath)
-  return { qmp, type: qemu.type, stderr: () => qemu.stderr, ended: qemu.exited, kill: () => qemu.kill() }
+  return {
+    qmp,
+    qmpPath: qemu.qmpPath,
+    type: qemu.type,
+    stderr: () => qemu.stderr,
+    ended: qemu.exited,
+    kill: () => qemu.kill(),
+  }
 }
