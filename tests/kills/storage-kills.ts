@@ -29,7 +29,11 @@ export interface StorageKill {
   readonly afterMs: number
 }
 /** Where the guest is: its process was killed with it, it never left, or it had moved. */
-export type StorageFate = 'killed with the source' | 'at the source' | 'at the destination'
+export type StorageFate =
+  | 'killed with the source'
+  | 'killed with the destination'
+  | 'at the source'
+  | 'at the destination'
 
 /** @throws Error two guests run, none does, the guest found damage, or an image is damaged */
 export async function killStorage({ pair, victim, step, afterMs }: StorageKill): Promise<StorageFate> {
@@ -108,7 +112,10 @@ async function fate(source: DiskMachine, destination: DiskMachine, images: [stri
     await delay(100)
   }
   const alive = here === 'running' ? source : there === 'running' ? destination : undefined
-  if (!alive && here !== undefined) throw new Error(`no guest runs: ${here} at the source, ${there} at the destination`)
+  // It had moved, and was lost with the process that had it.
+  const moved = here === 'postmigrate' && there === undefined
+  if (!alive && here !== undefined && !moved)
+    throw new Error(`no guest runs: ${here} at the source, ${there} at the destination`)
   if (alive) {
     const lines = alive.guest.lines + 1
     await alive.guest.until((g) => g.lines >= lines, 120_000)
@@ -120,7 +127,13 @@ async function fate(source: DiskMachine, destination: DiskMachine, images: [stri
     const { status, stdout, stderr } = spawnSync('qemu-img', ['check', image], { encoding: 'utf8' })
     if (status !== 0 && status !== 3) throw new Error(`qemu-img check ends with ${status}\n${stdout}${stderr}`)
   }
-  return alive === source ? 'at the source' : alive ? 'at the destination' : 'killed with the source'
+  return alive === source
+    ? 'at the source'
+    : alive
+      ? 'at the destination'
+      : moved
+        ? 'killed with the destination'
+        : 'killed with the source'
 }
 
 /** Every pair of a victim and a step, in turn. */
