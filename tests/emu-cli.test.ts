@@ -58,6 +58,8 @@ describe('emu run: what is wrong is said in one line, and the exit status says f
     [['-trace', 'no_such_event'], /-trace no_such_event: no such event; -trace help lists them/],
     [['-trace', 'colour=red'], /there is no colour=/],
     [['-trace', 'savevm_*,file=/nonexistent/log'], /-trace: \/nonexistent\/log: ENOENT/],
+    [['-M', 'virt,acpi=maybe'], /acpi=maybe: there are auto, on, off/],
+    [['-M', 'virt,acpi=on'], /acpi=on: stock QEMU has it with profile=qemu-10.0/],
     [['-M', 'virt,aia=imsic'], /aia=imsic: there are none, aplic, aplic-imsic/],
     [['-M', 'virt,aia=aplic-imsic,aia-guests=8'], /aia-guests=8: a number from 0 to 7/],
     [['-M', 'virt,aia=aplic'], /the embedded guest knows the PLIC only/],

@@ -16,7 +16,8 @@ import { UsageError } from './usage-error.ts'
 
 const PROFILES = Object.keys(VIRT_PROFILES) as VirtProfile[]
 const FIRST_MAC_BYTE = 0x56
-const PROPERTIES = ['profile', 'aia', 'aia-guests', 'timer-nudge', 'check-load-order', 'memory-backend']
+const PROPERTIES = ['profile', 'acpi', 'aia', 'aia-guests', 'timer-nudge', 'check-load-order', 'memory-backend']
+const ACPI = ['auto', 'on', 'off']
 const AIA = ['none', 'aplic', 'aplic-imsic']
 const MAX_AIA_GUESTS = 7
 
@@ -36,6 +37,7 @@ export async function buildMachine(
   const {
     type: _,
     profile = 'qemu-7.2',
+    acpi = 'auto',
     aia = 'none',
     'aia-guests': aiaGuests = '0',
     'timer-nudge': timerNudge = 'on',
@@ -48,6 +50,10 @@ export async function buildMachine(
     throw new UsageError(`-M virt,${strange}: unknown machine property (there are: ${PROPERTIES.join(', ')})`)
   if (!PROFILES.includes(profile as VirtProfile)) {
     throw new UsageError(`-M virt,profile=${profile}: unknown profile (there are: ${PROFILES.join(', ')})`)
+  }
+  if (!ACPI.includes(acpi)) throw new UsageError(`-M virt,acpi=${acpi}: there are ${ACPI.join(', ')}`)
+  if (acpi === 'on' && !VIRT_PROFILES[profile as VirtProfile].acpi) {
+    throw new UsageError(`-M virt,acpi=on: stock QEMU has it with profile=qemu-10.0`)
   }
   const interrupts = interruptControllers(aia, aiaGuests)
   const memory = memoryBackend === undefined ? undefined : chosenBackend(memoryBackend, memoryBackends, options)
@@ -76,6 +82,7 @@ export async function buildMachine(
       virtBoard({
         ...bootFiles(options),
         profile: profile as VirtProfile,
+        acpi: acpi === 'auto' ? undefined : acpi === 'on',
         interrupts,
         timerNudge: isOn(timerNudge),
         checkLoadOrder: isOn(checkLoadOrder),

@@ -1,10 +1,32 @@
-import { bufferWriter, StreamSaver } from '@ferryvm/core'
+import { bufferReader, bufferWriter, drive, type Machine, StreamSaver } from '@ferryvm/core'
 import { createMachine } from '@ferryvm/machine'
 import { describe, expect, it } from 'vitest'
 import { VIRT_PROFILES, type VirtProfile } from './profile.ts'
 import { virtBoard } from './virt-board.ts'
 
 const machineOf = (profile: VirtProfile) => createMachine(virtBoard({ profile, ramBytes: 2 ** 24 }))
+/** Items of fw_cfg as a guest reads them. Spec: virt-machine.md section 6.7. */
+const fwCfgItem = (machine: Machine, key: number, bytes: number) => {
+  machine.physical.mmioWrite(0x1010_0008, 2, BigInt(((key & 0xff) << 8) | (key >> 8)))
+  return Buffer.from(Array.from({ length: bytes }, () => Number(machine.physical.mmioRead(0x1010_0000, 1))))
+}
+const fwCfgDirectory = (machine: Machine) => {
+  const count = fwCfgItem(machine, 0x19, 4).readUInt32BE(0)
+  const directory = fwCfgItem(machine, 0x19, 4 + count * 64)
+  return Array.from({ length: count }, (_, i) => {
+    const entry = directory.subarray(4 + 64 * i, 4 + 64 * (i + 1))
+    return [entry.readUInt16BE(4), entry.readUInt32BE(0), entry.subarray(8).toString().replace(/\0+$/, '')]
+  })
+}
+/** Loads a section as stock 10.0 sent it. */
+async function arrive(machine: Machine, idstr: string, version: number, hex: string) {
+  const { codec, state } = machine.sections.find(idstr, 0)!.device!.layout(version)!
+  const input = bufferReader(Uint8Array.from([...Buffer.from(hex, 'hex'), 0x7e]))
+  await drive(input, codec.load(state, input, version))
+}
+const FW_CFG_WITH_ACPI =
+  '001900000004050a66775f6366672f646d61000000000000000000000000050e66775f6366672f616370695f6d7200000001' +
+  '000000000002000000000000000009000000000000000024'
 const ACPI = ['/rom@etc/acpi/tables', '/rom@etc/table-loader', '/rom@etc/acpi/rsdp']
 
 // Spec: virt-vmstate.md section 2.
@@ -48,28 +70,48 @@ describe('profiles of the board', () => {
         ACPI[2],
       ])
     } else expect(names.filter((n) => n.startsWith('/rom@'))).toEqual([])
+    await arrive(machine, 'virt_acpi_build', 1, '01')
     const acpi = machine.sections.find('virt_acpi_build', 0)!
     expect(acpi.device!.needed()).toBe(back)
   })
 
-  // Spec: virt-machine.md section 6.7.
   it('has the files of fw_cfg under the keys of stock 7.2, which a guest that moves here may know', async () => {
     await using machine = await machineOf('qemu-7.2')
-    const item = (key: number, bytes: number) => {
-      machine.physical.mmioWrite(0x1010_0008, 2, BigInt(((key & 0xff) << 8) | (key >> 8)))
-      return Buffer.from(Array.from({ length: bytes }, () => Number(machine.physical.mmioRead(0x1010_0000, 1))))
-    }
-    const directory = item(0x19, 4 + 3 * 64)
-    expect(directory.readUInt32BE(0)).toBe(3)
-    const files = [0, 1, 2].map((i) => directory.subarray(4 + 64 * i, 4 + 64 * (i + 1)))
-    expect(
-      files.map((f) => [f.readUInt16BE(4), f.readUInt32BE(0), f.subarray(8).toString().replace(/\0+$/, '')]),
-    ).toEqual([
+    const files = [
       [0x20, 0, 'bios-geometry'],
       [0x21, 0, 'bootorder'],
       [0x22, 4, 'etc/boot-fail-wait'],
+    ]
+    expect(fwCfgDirectory(machine)).toEqual(files)
+    expect(fwCfgItem(machine, 0x22, 4).toString('hex')).toBe('ffffffff')
+    await arrive(machine, 'fw_cfg', 2, FW_CFG_WITH_ACPI)
+    expect(fwCfgDirectory(machine)).toEqual(files)
+  })
+
+  it('has them under the keys of stock 10.0, and serves the ACPI tables that arrived', async () => {
+    await using machine = await machineOf('qemu-10.0')
+    const own = [
+      [0x20, 0, 'bios-geometry'],
+      [0x21, 0, 'bootorder'],
+      [0x24, 4, 'etc/boot-fail-wait'],
+    ]
+    expect(fwCfgDirectory(machine)).toEqual(own)
+    expect(fwCfgItem(machine, 0x22, 1)[0]).toBe(0)
+    for (const name of ACPI) {
+      const block = machine.memory.blocks.find((b) => b.idstr === name)!
+      block.bytes.set(Buffer.from(name))
+      block.onReceived!()
+    }
+    await arrive(machine, 'fw_cfg', 2, FW_CFG_WITH_ACPI)
+    expect(fwCfgDirectory(machine)).toEqual([
+      own[0],
+      own[1],
+      [0x22, 36, 'etc/acpi/rsdp'],
+      [0x23, 131072, 'etc/acpi/tables'],
+      own[2],
+      [0x27, 0x900, 'etc/table-loader'],
     ])
-    expect(item(0x22, 4).toString('hex')).toBe('ffffffff')
+    expect(fwCfgItem(machine, 0x23, 20).toString()).toBe('/rom@etc/acpi/tables')
   })
 
   // Spec: stream.md section 6.

@@ -15,7 +15,6 @@ import {
   aplic,
   bootRom,
   flattenDeviceTree,
-  foreignState,
   fwCfg,
   goldfishRtc,
   type InterruptControllers,
@@ -26,6 +25,7 @@ import {
   plic,
   testFinisher,
   uart16550,
+  virtAcpiBuild,
   virtDeviceTree,
   vmgenid,
 } from '@ferryvm/devices-virt'
@@ -51,6 +51,8 @@ export interface VirtBoardOptions extends BootFiles {
   readonly harts?: number
   /** What interrupts go through. Default: the PLIC. PCI functions can send messages where there is an IMSIC. */
   readonly interrupts?: InterruptControllers
+  /** Whether the guest keeps the ACPI tables that it brings from stock 10.0. Default: with the profile of 10.0. */
+  readonly acpi?: boolean
   /** Default 128 MiB. */
   readonly ramBytes?: number
   /** What RAM is called on the wire when a memory back-end is it, and the file that it is kept in. */
@@ -88,12 +90,14 @@ const MiB = 2 ** 20
 const VTD_BYTES = 0x1000
 /** Behind the clock's; stock uses it for nothing. */
 const VMGENID_IRQ = 12
-/** What stock 7.2 has, and 10.0 besides ACPI and SMBIOS, of which there is none here. Spec: virt-machine.md section 6.7. */
+/** What stock 7.2 has, and 10.0 besides ACPI and SMBIOS. Spec: virt-machine.md section 6.7. */
 const FW_CFG_FILES = [
   { name: 'bios-geometry', data: new Uint8Array(0) },
   { name: 'bootorder', data: new Uint8Array(0) },
   { name: 'etc/boot-fail-wait', data: new Uint8Array(4).fill(0xff) },
 ]
+/** Stock 10.0 describes itself in them. Nothing here is described; a guest of either finds what comes after under the same keys. */
+const SMBIOS_FILES = [{ name: 'etc/smbios/smbios-anchor' }, { name: 'etc/smbios/smbios-tables' }]
 
 /**
  * The RISC-V `virt` board as data for `createMachine`: CPU, board devices in stock's order, boot files in their places.
@@ -102,10 +106,14 @@ const FW_CFG_FILES = [
 export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
   const { profile = 'qemu-7.2', harts = 1, ramBytes = 128 * MiB, devices = [], log = silentLogger } = options
   const { interrupts = { kind: 'plic' } } = options
-  const { fwCfgEarly, acpi, virtioIommu: virtioIommuOnBoard, stream, deviceTree } = VIRT_PROFILES[profile]
+  const { fwCfgEarly, virtioIommu: virtioIommuOnBoard, stream, deviceTree } = VIRT_PROFILES[profile]
+  const { acpi = VIRT_PROFILES[profile].acpi } = options
   const guestFiles = interrupts.kind === 'aplic-imsic' ? interrupts.guests : undefined
   const cpu = rv64({ harts, profile, guestFiles, toldIsa, timerNudge: options.timerNudge, accel: options.accel })
-  const fwCfgSpec = fwCfg({ harts, files: FW_CFG_FILES, returnsAcpi: acpi }, { at: MAP.fwCfg })
+  const fwCfgSpec = fwCfg(
+    { harts, files: profile === 'qemu-7.2' ? FW_CFG_FILES : [...FW_CFG_FILES, ...SMBIOS_FILES], acpi },
+    { at: MAP.fwCfg },
+  )
   const boot = planBoot(options, ramBytes, profile)
   const iommuRequester = requesterOf(devices, virtioIommu.type)
   if (iommuRequester !== undefined && !virtioIommuOnBoard) {
@@ -168,7 +176,7 @@ export function virtBoard(options: VirtBoardOptions = {}): MachineConfig {
       ...(fwCfgEarly ? [] : [fwCfgSpec]),
       // Of a sender with a user network: after those of our own, which come first.
       slirp({}, { id: 'foreign-slirp' }),
-      foreignState({ returnsAcpi: acpi }, { id: 'foreign-state' }),
+      virtAcpiBuild({ acpi }, { id: 'virt-acpi-build' }),
     ],
   }
 }

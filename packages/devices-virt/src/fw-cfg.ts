@@ -1,6 +1,7 @@
 /**
  * Firmware configuration: a table of items that firmware and kernels read by key, byte by byte or by DMA.
- * Spec: virt-machine.md section 6.7; virt-vmstate.md section 13. Contents are the receiver's own and do not migrate.
+ * Spec: virt-machine.md section 6.7; virt-vmstate.md section 13. Contents are the receiver's own and do not migrate, but for
+ * the ACPI tables of stock 10.0, which are memory: we make none, and serve those that a guest brings along.
  */
 import {
   type Device,
@@ -8,6 +9,7 @@ import {
   type DeviceContext,
   defineDevice,
   defineVmstate,
+  type RamBlock,
   registersItself,
   type StateOfVmstate,
   u16,
@@ -20,6 +22,7 @@ const DATA = 0x00
 const SELECTOR = 0x08
 const DMA = 0x10
 const REGION_BYTES = 0x18
+const KiB = 1024
 
 const KEY = { signature: 0x00, id: 0x01, cpus: 0x05, directory: 0x19, firstFile: 0x20 } as const
 /** Version 1 of the interface, with DMA. */
@@ -47,7 +50,7 @@ export const fwCfgVmstate = defineVmstate({
     'fw_cfg/acpi_mr': {
       version: 1,
       fields: {
-        /** Sizes of the ACPI blobs, which stock 10.0 has and we have not: kept, and sent back as they came. */
+        /** Bytes that the files of ACPI have; their blocks may be longer. */
         table_mr_size: u64(),
         linker_mr_size: u64(),
         rsdp_mr_size: u64(),
@@ -61,16 +64,24 @@ export const fwCfgVmstate = defineVmstate({
 })
 type FwCfgState = StateOfVmstate<typeof fwCfgVmstate>
 
+/** Files that stock 10.0 keeps in RAM blocks `/rom@NAME`: used and maximum length of the block, and where its file's length is. */
+const ACPI_FILES = [
+  { name: 'etc/acpi/tables', sizeBytes: 128 * KiB, maxBytes: 2048 * KiB, used: 'table_mr_size' },
+  { name: 'etc/table-loader', sizeBytes: 4 * KiB, maxBytes: 64 * KiB, used: 'linker_mr_size' },
+  { name: 'etc/acpi/rsdp', sizeBytes: 4 * KiB, maxBytes: 4 * KiB, used: 'rsdp_mr_size' },
+] as const
+
 export interface FwCfgFile {
   readonly name: string
-  readonly data: Uint8Array
+  /** Absent: only its key is kept, because stock machines have such a file and number the others after it. */
+  readonly data?: Uint8Array
 }
 
 interface FwCfgProps {
   readonly harts: number
   readonly files: readonly FwCfgFile[]
   readonly items: ReadonlyMap<number, Uint8Array>
-  readonly returnsAcpi: boolean
+  readonly acpi: boolean
 }
 
 const bytesProp = z.custom<Uint8Array>((value) => value instanceof Uint8Array, 'needs bytes')
@@ -89,15 +100,15 @@ export const fwCfg = defineDevice({
             .string()
             .min(1)
             .max(NAME_BYTES - 1),
-          data: bytesProp,
+          data: bytesProp.optional(),
         }),
       )
       .max(MAX_FILES)
       .default([]),
     /** More items by key: kernel 0x11, initrd 0x12, command line 0x15 ... */
     items: z.map(z.number().int().min(0).max(0x1f), bytesProp).default(new Map()),
-    /** What arrived about ACPI tables leaves with the machine again. */
-    returnsAcpi: z.boolean().default(true),
+    /** ACPI files that arrive are served, under the keys that stock 10.0 gives them, and leave with the machine again. */
+    acpi: z.boolean().default(false),
   }),
   migration: registersItself,
   realize: (ctx, props) => new FwCfg(ctx, props),
@@ -107,25 +118,37 @@ class FwCfg implements Device {
   readonly #ctx: DeviceContext<undefined>
   readonly #state = fwCfgVmstate.createState()
   readonly #items: Map<number, Uint8Array>
+  /** By name, in the order of their keys. */
+  readonly #files: readonly FwCfgFile[]
+  readonly #acpiBlocks = new Map<string, RamBlock>()
 
-  constructor(ctx: DeviceContext<undefined>, { harts, files, items, returnsAcpi }: FwCfgProps) {
+  constructor(ctx: DeviceContext<undefined>, { harts, files, items, acpi }: FwCfgProps) {
     this.#ctx = ctx
+    for (const { name, sizeBytes, maxBytes } of ACPI_FILES) {
+      const onReceived = () => {
+        block.migrates = acpi
+      }
+      const { block } = ctx.ram(`/rom@${name}`, sizeBytes, undefined, { maxBytes, migrates: false, onReceived })
+      this.#acpiBlocks.set(name, block)
+    }
     const postLoad = (state: FwCfgState, version: number) => {
       fwCfgVmstate.postLoad?.(state, version)
-      if (!returnsAcpi) state.table_mr_size = 0n
+      if (!acpi) state.table_mr_size = 0n
+      this.#listFiles()
     }
     ctx.registerVmstate({ ...fwCfgVmstate, postLoad }, this.#state)
-    const sorted = [...files].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))
-    const twice = sorted.find((file, i) => file.name === sorted[i + 1]?.name)
+    this.#files = [...files, ...(acpi ? ACPI_FILES.map(({ name }) => ({ name })) : [])].sort((a, b) =>
+      a.name < b.name ? -1 : a.name > b.name ? 1 : 0,
+    )
+    const twice = this.#files.find((file, i) => file.name === this.#files[i + 1]?.name)
     if (twice) throw new DeviceConfigError(ctx.id, `two files are named '${twice.name}'`)
     this.#items = new Map([
       [KEY.signature, new TextEncoder().encode('QEMU')],
       [KEY.id, Uint8Array.of(ID, 0, 0, 0)],
       [KEY.cpus, Uint8Array.of(harts & 0xff, harts >> 8)],
-      [KEY.directory, directory(sorted)],
       ...items,
-      ...sorted.map(({ data }, i): [number, Uint8Array] => [KEY.firstFile + i, data]),
     ])
+    this.#listFiles()
     ctx.mmio(REGION_BYTES, {
       read: (offset, bytes) => Number(this.#read(offset, bytes)),
       read64: (offset) => this.#read(offset, 8),
@@ -141,6 +164,29 @@ class FwCfg implements Device {
 
   describe(): string {
     return `entry=0x${this.#state.cur_entry.toString(16)} offset=${this.#state.cur_offset}`
+  }
+
+  /** Which files there are: the board's, and ACPI's once they have arrived. */
+  #listFiles(): void {
+    const listed: ListedFile[] = []
+    this.#files.forEach(({ name, data = this.#acpiData(name) }, i) => {
+      if (data) listed.push({ key: KEY.firstFile + i, name, data })
+    })
+    for (const { key, data } of listed) this.#items.set(key, data)
+    this.#items.set(KEY.directory, directory(listed))
+  }
+
+  #acpiData(name: string): Uint8Array | undefined {
+    const file = ACPI_FILES.find((f) => f.name === name)
+    const block = this.#acpiBlocks.get(name)
+    if (!file || !block || this.#state.table_mr_size === 0n) return undefined
+    return block.bytes.subarray(0, Math.min(Number(this.#state[file.used]), block.sizeBytes))
+  }
+
+  /** Pages of a file that are still with the sender. What asked for it begins anew when they are here. */
+  #demandItem(key: number): void {
+    const block = this.#acpiBlocks.get(this.#files[key - KEY.firstFile]?.name ?? '')
+    if (block) this.#ctx.machine.physical.memory.missing.demand(block.offset, block.sizeBytes)
   }
 
   #select(key: number): void {
@@ -160,6 +206,7 @@ class FwCfg implements Device {
 
   #read(offset: number, bytes: number): bigint {
     if (offset === DATA) {
+      this.#demandItem(this.#state.cur_entry)
       // Bytes arrive in memory order, zeros after the end.
       const taken = this.#take(bytes)
       return taken.reduceRight((value, byte) => (value << 8n) | BigInt(byte), 0n)
@@ -198,6 +245,7 @@ class FwCfg implements Device {
     dma.demand?.(at, 16, true)
     if (readable && command.getUint32(0) & CONTROL.read) {
       dma.demand?.(Number(command.getBigUint64(8)), command.getUint32(4), true)
+      this.#demandItem(command.getUint32(0) & CONTROL.select ? command.getUint16(0) : state.cur_entry)
     }
     state.dma_addr = 0n
     if (!readable) {
@@ -229,15 +277,21 @@ class FwCfg implements Device {
   }
 }
 
-function directory(files: readonly FwCfgFile[]): Uint8Array {
+interface ListedFile {
+  readonly key: number
+  readonly name: string
+  readonly data: Uint8Array
+}
+
+function directory(files: readonly ListedFile[]): Uint8Array {
   const entryBytes = 4 + 2 + 2 + NAME_BYTES
   const bytes = new Uint8Array(4 + entryBytes * files.length)
   const view = new DataView(bytes.buffer)
   view.setUint32(0, files.length)
-  files.forEach(({ name, data }, i) => {
+  files.forEach(({ key, name, data }, i) => {
     const at = 4 + entryBytes * i
     view.setUint32(at, data.length)
-    view.setUint16(at + 4, KEY.firstFile + i)
+    view.setUint16(at + 4, key)
     bytes.set(new TextEncoder().encode(name).subarray(0, NAME_BYTES - 1), at + 8)
   })
   return bytes

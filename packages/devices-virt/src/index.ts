@@ -28,7 +28,6 @@ export {
   parseDeviceTree,
   text,
 } from './fdt.ts'
-export { acpiBuildVmstate, foreignState } from './foreign-state.ts'
 export { type FwCfgFile, fwCfg, fwCfgVmstate } from './fw-cfg.ts'
 export { goldfishRtc, goldfishRtcVmstate } from './goldfish-rtc.ts'
 export { type ImsicState, imsic, imsicVmstate } from './imsic.ts'
@@ -36,6 +35,7 @@ export { pflashCfi01, pflashCfi01Vmstate } from './pflash-cfi01.ts'
 export { type PlicState, plic, plicVmstate } from './plic.ts'
 export { testFinisher } from './test-finisher.ts'
 export { uart16550, uart16550Vmstate } from './uart16550.ts'
+export { acpiBuildVmstate, virtAcpiBuild } from './virt-acpi-build.ts'
 export {
   type DeviceTreeFacts,
   type InterruptControllers,
