@@ -43,12 +43,14 @@ export interface Rv64CpuParts {
   /** See Rv64Options. */
   readonly timerNudge: boolean
   readonly toldIsa?: (map: PhysicalMap) => string | undefined
+  readonly ready: Promise<void>
   close(): Promise<void>
 }
 
 /** The device thread's end of a CPU: everything goes through memory that the harts' threads share. */
 export class Rv64Cpu implements Cpu {
   readonly harts: readonly HartPort[]
+  readonly ready: Promise<void>
   readonly sampler: HartSampler
   readonly #states: readonly HartState[]
   readonly #parts: Rv64CpuParts
@@ -61,6 +63,7 @@ export class Rv64Cpu implements Cpu {
 
   constructor(parts: Rv64CpuParts) {
     this.#parts = parts
+    this.ready = parts.ready
     this.#states = parts.harts
     this.harts = parts.harts.map((hart) => this.#port(hart))
     this.sampler = createSampler(parts.harts)

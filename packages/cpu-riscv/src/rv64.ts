@@ -129,32 +129,32 @@ async function realize(
     ctx.fatal(error instanceof Error ? error : new Error(String(error))),
   )
   try {
-    const threads = await Promise.all(
-      harts.map((hart) =>
-        spawnHart(
-          {
-            memory: memory.memory,
-            logOffsets: memory.dirtyLog.offsets,
-            controlBase,
-            codeHoldersBase,
-            hartBases: bases,
-            index: hart.index,
-            profile,
-            poolPages,
-            threshold,
-            clock: ctx.clock.shared,
-            clockBaseMs: ctx.clock.baseMs,
-          },
-          ({ fatal, value }) => {
-            // Fatal.none: told to leave, by close.
-            if (alive && fatal === Fatal.virtualization) ctx.fatal(new VirtualizationError(hart.index, value))
-          },
-          (cause) => {
-            if (alive) ctx.fatal(new HartCrashError(hart.index, hart.pc, cause))
-          },
-        ),
+    const threads = harts.map((hart) =>
+      spawnHart(
+        {
+          memory: memory.memory,
+          logOffsets: memory.dirtyLog.offsets,
+          controlBase,
+          codeHoldersBase,
+          hartBases: bases,
+          index: hart.index,
+          profile,
+          poolPages,
+          threshold,
+          clock: ctx.clock.shared,
+          clockBaseMs: ctx.clock.baseMs,
+        },
+        ({ fatal, value }) => {
+          // Fatal.none: told to leave, by close.
+          if (alive && fatal === Fatal.virtualization) ctx.fatal(new VirtualizationError(hart.index, value))
+        },
+        (cause) => {
+          if (alive) ctx.fatal(new HartCrashError(hart.index, hart.pc, cause))
+        },
       ),
     )
+    const ready = Promise.all(threads.map((thread) => thread.ready)).then(() => {})
+    ready.catch(() => {})
     const cpu = new Rv64Cpu({
       harts,
       profile,
@@ -162,6 +162,7 @@ async function realize(
       map: ctx.map,
       clock: ctx.clock,
       compiles: threshold !== undefined,
+      ready,
       ...options,
       async close() {
         alive = false

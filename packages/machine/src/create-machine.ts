@@ -115,6 +115,7 @@ class VirtualMachine implements Machine {
     const unanswered = this.#attachWaiters.find(({ bus }) => !this.#attachPoints.some((p) => p.bus === bus))
     if (unanswered) throw new DeviceConfigError('iommu', `there is no PCI bus '${unanswered.bus}'`)
     for (const { attachment } of this.#devices) attachment?.ready?.()
+    await this.cpu.ready
     this.#resetAll()
   }
 

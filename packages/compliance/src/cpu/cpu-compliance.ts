@@ -258,6 +258,7 @@ class Board {
     const [clock, sections, failures] = [new VirtualClock(), createSaveStateRegistry(), [] as Error[]]
     const fatal = (error: Error) => void failures.push(error)
     const cpu = await create(harts).realize({ map, clock, sections, log: silentLogger, fatal })
+    await cpu.ready
     return new Board({ memory, ram, cpu, failures }, sections, clock)
   }
 

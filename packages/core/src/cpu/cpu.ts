@@ -59,6 +59,11 @@ export interface HartSampler {
 /** All harts of a machine. They run in worker threads; this end lives with the devices. */
 export interface Cpu {
   readonly harts: readonly HartPort[]
+  /**
+   * Resolves when the harts stand there, paused, rejects when one cannot be started. Until then devices may be connected to
+   * them; a machine waits for it before its first reset. Absent: they do already.
+   */
+  readonly ready?: Promise<void>
   /** Added to floor(clock.ns / 100) it is mtime (10 MHz), which the `time` CSR shows too. */
   timeDelta: bigint
   /** Lets the harts run. Pending MMIO of a hart that was paused in the middle of an access is finished first. */

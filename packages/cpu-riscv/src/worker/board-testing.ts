@@ -64,6 +64,7 @@ export async function board(
     fatal: (error) => void failures.push(error),
   })) as Rv64Cpu
   open.push(() => cpu.close())
+  await cpu.ready
   return {
     memory,
     map,

@@ -1,5 +1,5 @@
 import type { HartMessage, StartMessage } from './start-message.ts'
-import { startThread } from './threads.ts'
+import { startThread, type Thread } from './threads.ts'
 
 /**
  * V8 frees single wasm functions that a better tier replaced, wrappers of imports among them, which all threads of a process
@@ -16,43 +16,67 @@ const YOUNG_GENERATION_MIB = 6
 
 /** The thread of one hart. */
 export interface HartThread {
+  /** Resolves when it is in its loop. */
+  readonly ready: Promise<void>
   /** Settles when the thread is gone. */
   terminate(): Promise<void>
 }
 
 /**
- * Starts a hart's thread; resolves when it is in its loop.
+ * Starts a hart's thread.
  * @param onStopped its loop ended; @param onError an exception in it, or it went away without being told to
  */
 export function spawnHart(
   start: StartMessage,
   onStopped: (message: Extract<HartMessage, { kind: 'stopped' }>) => void,
   onError: (error: Error) => void,
-): Promise<HartThread> {
+): HartThread {
+  const thread = spare ?? startHartThread()
+  spare = undefined
+  const { promise: ready, resolve, reject } = Promise.withResolvers<void>()
+  ready.catch(() => {})
+  let expected = false
+  thread.onGone = (error) => {
+    if (expected) return
+    expected = true
+    reject(error)
+    onError(error)
+  }
+  thread.onMessage = (data) => {
+    const message = data as HartMessage
+    if (message.kind === 'ready') resolve()
+    else {
+      expected = true
+      onStopped(message)
+    }
+  }
+  thread.give(start)
+  return {
+    ready,
+    async terminate() {
+      expected = true
+      await thread.terminate()
+    },
+  }
+}
+
+/**
+ * Starts a thread for the first hart that will be there, while whoever is to make it still loads what it needs. Until then it does
+ * not keep the process.
+ */
+export function prepareHartThread(): void {
+  if (spare) return
+  const thread = startHartThread()
+  thread.onGone = () => {
+    if (spare === thread) spare = undefined
+  }
+  spare = thread
+}
+
+let spare: Thread | undefined
+
+function startHartThread(): Thread {
   // Sources run as they are; the build puts the worker beside the package's entry.
   const file = import.meta.url.endsWith('.ts') ? './hart-worker.ts' : './hart-worker.js'
-  const thread = startThread(new URL(file, import.meta.url), `hart ${start.index}`, start, YOUNG_GENERATION_MIB)
-  let expected = false
-  return new Promise((resolve, reject) => {
-    thread.onGone = (error) => {
-      if (expected) return
-      expected = true
-      reject(error)
-      onError(error)
-    }
-    thread.onMessage = (data) => {
-      const message = data as HartMessage
-      if (message.kind === 'ready') {
-        resolve({
-          async terminate() {
-            expected = true
-            await thread.terminate()
-          },
-        })
-      } else {
-        expected = true
-        onStopped(message)
-      }
-    }
-  })
+  return startThread(new URL(file, import.meta.url), 'hart', YOUNG_GENERATION_MIB)
 }
