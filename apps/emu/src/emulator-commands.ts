@@ -7,14 +7,14 @@ import { printSections } from './info.ts'
 import { parseSize } from './keyval.ts'
 import { addMigrateCommand } from './migrate/migrate-command.ts'
 import { addReconcile } from './reconcile.ts'
-import { run } from './run.ts'
+import { addRunCommand } from './run-command.ts'
 import { runCommand } from './run-options.ts'
 import { addVmstate } from './stream/vmstate.ts'
 import { addTlsCommands } from './tls-commands.ts'
 
 /** What needs the emulator. */
 export function addEmulatorCommands(program: Command): void {
-  program.addCommand(runCommand(run).exitOverride())
+  addRunCommand(program)
   program
     .command('demo')
     .description('move a guest between two processes while it works, and let it say what it noticed')

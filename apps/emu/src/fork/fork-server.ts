@@ -1,6 +1,6 @@
 /** Gives a fork to a twin in another process: as a file on a server of this host, which only the twin knows. */
 import { randomBytes } from 'node:crypto'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { ForkPoint } from '@ferryvm/migration'
 
@@ -34,7 +34,8 @@ export async function serveFork(point: ForkPoint): Promise<ForkServer> {
     })
     response.end(into.subarray(0, count))
   }
-  const server = createServer((request, response) => {
+  // An import would be loaded with every machine, and as much again that hangs from it.
+  const server = process.getBuiltinModule('node:http').createServer((request, response) => {
     answer(request, response).catch((error: Error) => void response.writeHead(410, error.message).end())
   })
   await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve))
