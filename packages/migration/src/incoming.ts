@@ -87,7 +87,8 @@ export class IncomingMigration {
     const seal = context.machine.sections.seal()
     try {
       await prepareSections(context.machine.sections)
-      await rehearse(context)
+      // A file is there at once: what is rehearsed would only come later.
+      if (!this.lazy) await rehearse(context)
       this.#abort.signal.throwIfAborted()
       const { channel, reader } = await this.#accept()
       this.#channel = channel

@@ -13,6 +13,8 @@ const [MIN_AHEAD_PAGES, MAX_AHEAD_PAGES] = [16, 256]
 const [SHORT_READ_MS, LONG_READ_MS] = [20, 80]
 /** Reads without being asked that may be under way at once, so that the way to a server is used while its answer comes. */
 const READS_AHEAD = 2
+/** So long only what is asked for is read at first: a guest that has just begun to run, on few cores, is slowed down by anything else. */
+const HEAD_START_MS = 150
 /** Of which a limit on bytes per second gives shares. */
 const WINDOW_MS = 100
 
@@ -81,8 +83,12 @@ export class PageFetcher {
     void this.#read(mapped, from, end).finally(() => this.#demands--)
   }
 
-  /** Reads everything that is missing, in order from where somebody waited last. Resolves when it ended, for whatever reason. */
+  /**
+   * Reads everything that is missing, in order from where somebody waited last, and after a moment in which only that is read.
+   * Resolves when it ended, for whatever reason.
+   */
   async ahead(): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, HEAD_START_MS))
     const budget = createBudget(this.#options.limit)
     await Promise.all(Array.from({ length: READS_AHEAD }, () => this.#readAhead(budget)))
   }
