@@ -119,6 +119,25 @@ describe('lazy resume', { timeout: 120_000 }, () => {
     expect(breaks).toBeLessThan(0)
   })
 
+  it('a server that is gone for good pauses the guest, which goes on from another one', async () => {
+    const { done } = await vm.migration.incoming(server.url, { lazy: true })
+    const gone = new Promise<void>((resolve) => {
+      vm.machine.on('resume', () => resolve(server[Symbol.asyncDispose]()))
+    })
+    await Promise.all([gone, whenPaused()])
+    expect(vm.migration.error).toMatchObject({ code: 'FERRY_HTTP_REQUEST' })
+    expect(missing()).toBeGreaterThan(0)
+    expect(vm.machine.runState).toBe('running')
+    await expect(vm.migration.recover(server.url)).rejects.toMatchObject({ code: 'FERRY_HTTP_REQUEST' })
+    expect(vm.migration.status).toBe('postcopy-paused')
+    await using other = await createRangeServer(saved)
+    await vm.migration.recover(other.url)
+    await done
+    expect(vm.migration.status).toBe('completed')
+    expect(missing()).toBe(0)
+    await isWhole()
+  })
+
   it('a file that changes on the server pauses the guest, which goes on with a copy of the old one', async () => {
     const { done } = await vm.migration.incoming(server.url, { lazy: { prefetch: false } })
     // It asks for its first page after that.
