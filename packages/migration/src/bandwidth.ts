@@ -50,6 +50,11 @@ export class Bandwidth {
     return ms < 10 ? 0 : (this.#bytes() - this.#windowBase) / ms
   }
 
+  /** For so long nothing was to be sent, without a limit: the channel could have taken more. */
+  waited(ms: number): void {
+    this.#windowBegan += ms
+  }
+
   /** Closes the window if its time is over. @returns its bytes and ms if so */
   tick(): { bytes: number; ms: number } | undefined {
     const ms = performance.now() - this.#windowBegan

@@ -24,6 +24,7 @@ import { OutgoingPostcopy, type PostcopyLink } from './postcopy/outgoing-postcop
 import { PageSource } from './postcopy/page-source.ts'
 import { prepareSections } from './prepare-sections.ts'
 import { isShared } from './ram/shared/shared-ram.ts'
+import { ReadMarks } from './read-marks.ts'
 import { receiveReturnPath } from './return-path.ts'
 
 /** How long a cancel waits for a destination that already has everything and may just be starting the guest. */
@@ -31,6 +32,8 @@ const CONFIRM_GRACE_MS = 2000
 const PING_VALUE = 1
 /** With auto-converge, from the second pass on, how fast a guest writes is looked at this often at least. */
 const SYNC_EVERY_MS = 5000
+/** How often a guest that would fit by now may write too much while the destination catches up; then it is stopped anyway. */
+const CATCH_UPS = 8
 
 export interface OutgoingStats {
   startedMs: number
@@ -77,6 +80,9 @@ export class OutgoingMigration {
   readonly #forecaster: Forecaster
   #multifd: OutgoingMultifd | undefined
   #syncedMs = 0
+  readonly #marks = new ReadMarks()
+  #returnPath: Promise<void> | undefined
+  #catchUpsLeft = CATCH_UPS
   /** With the capability background-snapshot. */
   #moment: MemoryMoment | undefined
 
@@ -228,6 +234,7 @@ export class OutgoingMigration {
     const colo = capabilities.get('x-colo')
     // COLO answers on the same way back, with messages of its own.
     const returnPath = colo ? undefined : this.#openReturnPath(channel, saver)
+    this.#returnPath = returnPath
     if (this.#postcopy) {
       if (!returnPath) throw new MigrationStateError('postcopy needs a channel that flows both ways')
       OutgoingPostcopy.advise(saver)
@@ -264,7 +271,7 @@ export class OutgoingMigration {
     context.setStatus('device')
     context.log.debug('switch-over', { remainingBytes: ramSaver.remainingBytes })
     if (toPostcopy) {
-      await this.#runPostcopy({ channel, f, saver, returnPath: returnPath! })
+      await this.#runPostcopy({ channel, f, saver, returnPath: returnPath!, marks: this.#marks })
       return undefined
     }
     trace.migration_precopy_complete({})
@@ -327,10 +334,15 @@ export class OutgoingMigration {
     trace.open_return_path_on_source({})
     saver.command('OPEN_RETURN_PATH')
     saver.command('PING', new Uint8Array([0, 0, 0, PING_VALUE]))
-    const handlers = this.#postcopy?.handlers ?? {
-      pong: (value: number) => this.#context.log.debug('pong', { value }),
-    }
-    const done = receiveReturnPath(createQEMUFileReader(channel), handlers)
+    const handlers = this.#postcopy?.handlers
+    const done = receiveReturnPath(createQEMUFileReader(channel), {
+      ...handlers,
+      pong: (value) => {
+        this.#context.log.debug('pong', { value })
+        this.#marks.pong(value)
+        handlers?.pong?.(value)
+      },
+    })
     done.then(
       () => {
         if (!this.#allPut && this.#phase === 'sending')
@@ -358,7 +370,7 @@ export class OutgoingMigration {
     const context = this.#context
     const { stats } = this
     const { blocks, encoders } = await context.ramSaver.handOver()
-    const pages = new PageSource(blocks, encoders, () => this.bandwidth.exceeded)
+    const pages = new PageSource(blocks, encoders, () => this.#postcopy!.limited)
     await using journal = await SourceJournal.begin(context, blocks)
     const keep = async (digest: string) => journal?.switchOver(digest)
     const commit = await this.#postcopy!.switchOver(link, pages, keep).catch(async (error) => {
@@ -410,14 +422,34 @@ export class OutgoingMigration {
           const pre = this.#pendingBytes(true)
           trace.migrate_pending_exact({ size, pre, post: size - pre })
         }
-        if (this.#fits()) return false
+        if (this.#fits()) {
+          if (!(await this.#catchUp(saver))) return false
+          await ramSaver.sync()
+          if (this.#fits()) return false
+        }
       } else if (this.#converge && ramSaver.stats.syncCount > 1 && performance.now() - this.#syncedMs > SYNC_EVERY_MS) {
         await ramSaver.sync()
       }
-      if (this.#postcopyWanted && this.#fits(true)) return true
+      if (this.#postcopyWanted && this.#fits(true)) {
+        await this.#catchUp(saver)
+        return true
+      }
       if (this.bandwidth.exceeded) await this.#waitForWindow()
       else await saver.iterate(() => this.bandwidth.exceeded)
     }
+  }
+
+  /**
+   * The destination reads what lies in the sockets, while the guest still runs.
+   * @returns whether that was waited for
+   */
+  async #catchUp(saver: StreamSaver): Promise<boolean> {
+    if (!this.#returnPath || this.#catchUpsLeft === 0) return false
+    this.#catchUpsLeft--
+    const began = performance.now()
+    await this.#marks.allRead(saver, this.#f!, this.#returnPath, this.#abort.signal)
+    this.bandwidth.waited(performance.now() - began)
+    return true
   }
 
   async #waitForWindow(): Promise<void> {

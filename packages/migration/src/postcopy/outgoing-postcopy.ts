@@ -17,6 +17,7 @@ import type { MigrationContext } from '../context.ts'
 import { DestinationFailedError, MigrationStateError, MigrationYankedError } from '../errors.ts'
 import { packageDigest } from '../journal/page-journal.ts'
 import { trace } from '../migration-trace.ts'
+import { ReadMarks } from '../read-marks.ts'
 import { type ReturnPathHandlers, receiveReturnPath } from '../return-path.ts'
 import type { PageSource } from './page-source.ts'
 import { advisePayload, be32, discardPayloads, PING_BEFORE_PACKAGE, recvBitmapPayload } from './postcopy-commands.ts'
@@ -26,6 +27,10 @@ const PING_LOADED = 3
 const PING_AFTER_PACKAGE = 4
 /** The last bytes of the package, without which the destination cannot begin with any of it. */
 const PACKAGE_TAIL_BYTES = 1
+/** Pages that nobody waits for: the destination is asked so often how far it is. */
+const MARK_BYTES = 128 * 1024
+/** It is waited for so long at most; its answer wakes earlier. */
+const ANSWER_MS = 1000
 
 /** One connection to the destination. */
 export interface PostcopyLink {
@@ -34,6 +39,7 @@ export interface PostcopyLink {
   readonly saver: StreamSaver
   /** Resolves with SHUT(0). */
   readonly returnPath: Promise<void>
+  readonly marks: ReadMarks
 }
 
 interface Endpoint {
@@ -76,12 +82,23 @@ export class OutgoingPostcopy {
     return this.#pages
   }
 
+  /** Nothing more for now that nobody waits for: what is asked for then waits behind little. */
+  get limited(): boolean {
+    if (this.#parts.bandwidth.exceeded) return true
+    const { marks, f } = this.#link!
+    return f.position - marks.marked >= MARK_BYTES || this.#ahead
+  }
+
+  get #ahead(): boolean {
+    const { marks, f } = this.#link!
+    return f.position - marks.read > marks.aheadBytes
+  }
+
   /** What the first channel's return path brings, also before the switch. */
   readonly handlers: ReturnPathHandlers = {
     pong: (value) => {
       if (value === PING_LOADED) this.#mayRun = true
       if (value === PING_BEFORE_PACKAGE) this.#before.resolve()
-      this.#parts.context.log.debug('pong', { value })
     },
     request: (idstr, start, bytes) =>
       this.#pages ? this.#pages.request(idstr, start, bytes) : 'nothing is missing there yet',
@@ -225,12 +242,15 @@ export class OutgoingPostcopy {
     return out.bytes()
   }
 
-  async #sendRest({ saver, f, returnPath }: PostcopyLink): Promise<void> {
+  async #sendRest({ saver, f, returnPath, marks }: PostcopyLink): Promise<void> {
     const { context, bandwidth, signal, windowClosed } = this.#parts
     const pages = this.#pages!
     // A destination that is gone may leave a write waiting for ever.
-    returnPath.catch((error: Error) => void this.#close(error))
+    returnPath.catch((error: Error) => this.#close(error).then(() => pages.wake()))
     await f.flush()
+    marks.answered = () => {
+      if (!this.#ahead && !bandwidth.exceeded) pages.wake()
+    }
     bandwidth.restart()
     for (let done = false; !done; ) {
       signal.throwIfAborted()
@@ -238,6 +258,13 @@ export class OutgoingPostcopy {
       const window = bandwidth.tick()
       if (window) windowClosed(window)
       if (bandwidth.exceeded) await pages.idle(bandwidth.windowLeftMs, signal)
+      else {
+        if (f.position - marks.marked >= MARK_BYTES) {
+          marks.mark(saver, f)
+          await f.flush()
+        }
+        if (this.#ahead) await pages.idle(ANSWER_MS, signal)
+      }
       done = await saver.iterate()
     }
     if (context.settings.preemptAtSetup) await pages.endUrgent()
@@ -255,11 +282,16 @@ export class OutgoingPostcopy {
       settings: context.settings,
       onSection: (progress) => context.section(progress),
     })
+    const marks = new ReadMarks()
     const bitmaps = new Map<string, Uint8Array>()
     const complete = Promise.withResolvers<void>()
     const acknowledged = Promise.withResolvers<void>()
     const returnPath = receiveReturnPath(createQEMUFileReader(channel), {
       ...this.handlers,
+      pong: (value) => {
+        this.handlers.pong!(value)
+        marks.pong(value)
+      },
       bitmap: (idstr, bitmap) => {
         const block = pages.blocks.find((b) => b.idstr === idstr)
         if (!block) return `no RAM block "${idstr}"`
@@ -273,7 +305,7 @@ export class OutgoingPostcopy {
       },
       resumeAck: () => acknowledged.resolve(),
     })
-    const link: PostcopyLink = { channel, f, saver, returnPath }
+    const link: PostcopyLink = { channel, f, saver, returnPath, marks }
     this.#link = link
     returnPath.catch(() => {})
     context.setStatus('postcopy-recover')

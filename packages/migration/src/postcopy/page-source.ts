@@ -117,7 +117,7 @@ export class PageSource {
       this.stats.requests++
       this.#urgent.push({ entry, page })
     }
-    this.#wake?.()
+    this.wake()
     if (this.#urgentOut) this.#sendUrgent(this.#urgentOut)
     return undefined
   }
@@ -126,6 +126,11 @@ export class PageSource {
   async endUrgent(): Promise<void> {
     this.#urgentOut?.marker(RAM_EOS)
     await this.#urgentOut?.f.flush()
+  }
+
+  /** Ends an {@link idle}. */
+  wake(): void {
+    this.#wake?.()
   }
 
   /** Resolves after `ms`, or as soon as the destination waits for a page. */
