@@ -3,7 +3,7 @@
  * travel, and looks what became of the guest and its qcow2 disk. Real processes, killed with SIGKILL. Postcopy has a script of its
  * own (postcopy-kills.ts), snapshots too (snapshot-kills.ts).
  *
- *   npx -y pnpm@12 migration:kills [--count 100] [--skip N] [--lanes 2] [--pair emu-10.0,10.0] [--mode multifd-zstd] [--victim link] [--step shut]
+ *   npx -y pnpm@12 migration:kills [--count 100] [--skip N] [--lanes 1] [--pair emu-10.0,10.0] [--mode multifd-zstd] [--victim link] [--step shut]
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
@@ -13,8 +13,9 @@ import { parseArgs } from 'node:util'
 import { createImage } from '@ferryvm/block/node'
 import { createGuestMonitor, embeddedGuestImage } from '@ferryvm/embedded-guest'
 import type { PeerKind } from '../harness/peers.ts'
+import { runCampaign } from './campaign.ts'
 import { cuttingProxy, type Step } from './cutting-proxy.ts'
-import { goesOn, listening, type Side, settle, startSide, until } from './sides.ts'
+import { type Guest, goesOn, guestWorks, listening, type Side, settle, startSide, strikeOf, until } from './sides.ts'
 
 const MiB = 2 ** 20
 /** Then a guest that has 12 MiB of its 32 filled, and goes on writing, takes about a second. */
@@ -130,7 +131,7 @@ export async function killOnce(kill: Kill): Promise<Fate> {
   const wrong = (what: string) => new Error(`${what}: ${facts()}`)
   try {
     const source = await start(pair[0], false)
-    await guest.until((g) => (g.last?.requests ?? 0) > 10, 60_000)
+    await guestWorks(guest)
     const fate = mode.file
       ? await killOfFile({ kill, source, folder, start, guest, wrong })
       : await killOnWire({
@@ -168,7 +169,7 @@ interface Wire {
   readonly kill: Kill
   readonly source: Side
   readonly destination: Side
-  readonly guest: ReturnType<typeof createGuestMonitor>
+  readonly guest: Guest
   readonly ranThere: () => boolean
   readonly wrong: (what: string) => Error
 }
@@ -181,13 +182,12 @@ async function killOnWire({ kill, source, destination, guest, ranThere, wrong }:
     else (victim === 'source' ? source : destination).kill()
   })
   await source.qmp.execute('migrate', { uri: proxy.uri })
-  const over = until(async () => (await source.status()).migration === 'completed').then(() => 'completed' as const)
-  const first = await Promise.race([proxy.struck.then(() => 'struck' as const), over.catch(() => 'struck' as const)])
-  if (first === 'completed') return 'no strike'
+  if ((await strikeOf(proxy, source, wrong)) === 'no strike') return 'no strike'
   if (victim !== 'link') proxy.cut()
 
   const stockSource = !pair[0].startsWith('emu')
   const end = await settle(source, destination, wrong, stockSource)
+  if (victim !== 'source' && !source.alive) throw wrong('the source has ended')
   if (end.source?.running && end.destination?.running) return 'twice, by stock'
   if (end.source?.running && ranThere()) {
     if (stockSource) return 'twice, by stock'
@@ -196,11 +196,14 @@ async function killOnWire({ kill, source, destination, guest, ranThere, wrong }:
   }
   if (end.source?.running) {
     await goesOn(guest, source, wrong)
+    if (await runs(destination)) throw wrong('the guest goes on at the source, and runs at the destination')
     return 'at the source'
   }
   if (end.destination?.running) {
     await goesOn(guest, destination, wrong)
-    return 'at the destination'
+    if (!(await runs(source))) return 'at the destination'
+    if (stockSource) return 'twice, by stock'
+    throw wrong('the guest goes on at the destination, and runs at the source')
   }
   if (victim === 'source') return 'with its process'
   if (victim === 'destination' && (ranThere() || end.source?.migration === 'completed')) return 'with its process'
@@ -209,12 +212,14 @@ async function killOnWire({ kill, source, destination, guest, ranThere, wrong }:
   throw wrong(`nobody runs the guest: ${JSON.stringify(end)}`)
 }
 
+const runs = async (side: Side) => side.alive && (await side.status().catch(() => undefined))?.running === true
+
 interface OfFile {
   readonly kill: Kill
   readonly source: Side
   readonly folder: string
   readonly start: (kind: PeerKind, incoming: boolean) => Promise<Side>
-  readonly guest: ReturnType<typeof createGuestMonitor>
+  readonly guest: Guest
   readonly wrong: (what: string) => Error
 }
 
@@ -285,7 +290,7 @@ if (import.meta.filename === process.argv[1]) {
     options: {
       count: { type: 'string', default: '100' },
       skip: { type: 'string', default: '0' },
-      lanes: { type: 'string', default: '2' },
+      lanes: { type: 'string', default: '1' },
       pair: { type: 'string', multiple: true, default: ['emu-10.0,emu-10.0'] },
       mode: { type: 'string' },
       victim: { type: 'string' },
@@ -301,25 +306,11 @@ if (import.meta.filename === process.argv[1]) {
       (!values.step || step.name === values.step),
   )
   for (let i = 0; i < Number(values.skip); i++) kills.next()
-  const fates = new Map<string, number>()
-  const failures: string[] = []
-  let begun = 0
-  const lane = async () => {
-    while (begun < Number(values.count)) {
-      const n = ++begun
-      const kill = kills.next().value!
-      const fate = await killOnce(kill).catch((error: Error) => {
-        failures.push(error.message)
-        return 'VIOLATION' as const
-      })
-      const { mode, pair, victim, step } = kill
-      console.log(`${n}\t${mode.name}\t${pair.join(' to ')}\t${victim}\t${step.name}\t${fate}`)
-      const key = `${mode.name.padEnd(14)} ${victim.padEnd(12)} ${fate}`
-      fates.set(key, (fates.get(key) ?? 0) + 1)
-    }
-  }
-  await Promise.all(Array.from({ length: Number(values.lanes) }, lane))
-  for (const [key, count] of [...fates].sort()) console.log(`${String(count).padStart(5)}  ${key}`)
-  for (const failure of failures) console.error(failure)
-  process.exitCode = failures.length > 0 ? 1 : 0
+  await runCampaign({
+    count: Number(values.count),
+    lanes: Number(values.lanes),
+    kills,
+    name: ({ mode, pair, victim, step }) => ({ mode: mode.name, pair: pair.join(' to '), victim, step: step.name }),
+    once: killOnce,
+  })
 }

@@ -2,7 +2,7 @@
  * Kills one side of a postcopy migration, or cuts the link, at every step, and looks what became of the guest: never two
  * running ones, and none lost where the protocol knows a way back. Real processes, killed with SIGKILL.
  *
- *   npx -y pnpm@12 postcopy:kills [--count 100] [--seed 1] [--pair emu-7.2,7.2] [--victim link] [--step "pong 3"] [--preempt]
+ *   npx -y pnpm@12 postcopy:kills [--count 100] [--skip N] [--lanes 1] [--pair emu-7.2,7.2] [--victim link] [--step "pong 3"] [--preempt]
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -11,8 +11,9 @@ import { parseArgs } from 'node:util'
 import { createGuestMonitor, embeddedGuestImage } from '@ferryvm/embedded-guest'
 import type { PeerKind } from '../harness/peers.ts'
 import { createDisk } from '../harness/vm.ts'
+import { runCampaign } from './campaign.ts'
 import { cuttingProxy, STEPS, type Step } from './cutting-proxy.ts'
-import { goesOn, listening, settle, startSide, until } from './sides.ts'
+import { goesOn, guestWorks, listening, settle, startSide, strikeOf, until } from './sides.ts'
 
 const MiB = 2 ** 20
 export const VICTIMS = ['link', 'source', 'destination'] as const
@@ -70,7 +71,7 @@ export async function killOnce({ pair, victim, step, preempt = false }: Kill): P
     `${pair.join(' to ')}, ${victim} at "${step.name}"${preempt ? ', preempt' : ''}\nsource: ${source.stderr}\ndestination: ${destination.stderr}`
   const wrong = (what: string) => new Error(`${what}: ${facts()}`)
   try {
-    await guest.until((g) => (g.last?.requests ?? 0) > 10, 60_000)
+    await guestWorks(guest)
     const capabilities = ['postcopy-ram', ...(preempt ? ['postcopy-preempt'] : [])].map((capability) => ({
       capability,
       state: true,
@@ -87,9 +88,7 @@ export async function killOnce({ pair, victim, step, preempt = false }: Kill): P
     await source.qmp.execute('migrate', { uri: proxy.uri })
     await until(async () => !source.alive || (await source.status()).migration !== 'setup').catch(() => {})
     await source.qmp.execute('migrate-start-postcopy').catch(() => {})
-    const over = until(async () => (await source.status()).migration === 'completed').then(() => 'completed' as const)
-    const first = await Promise.race([proxy.struck.then(() => 'struck' as const), over.catch(() => 'struck' as const)])
-    if (first === 'completed') return 'no strike'
+    if ((await strikeOf(proxy, source, wrong)) === 'no strike') return 'no strike'
     if (victim !== 'link') proxy.cut()
 
     const stockSource = !pair[0].startsWith('emu')
@@ -120,7 +119,7 @@ export async function killOnce({ pair, victim, step, preempt = false }: Kill): P
     await source.qmp.execute('migrate', { uri: again, resume: true })
     const recovered = await until(
       async () => ['completed', 'failed'].includes((await source.status()).migration),
-      stockSource ? 10_000 : 30_000,
+      stockSource ? 30_000 : 120_000,
     ).then(
       () => true,
       () => false,
@@ -161,6 +160,7 @@ if (import.meta.filename === process.argv[1]) {
     options: {
       count: { type: 'string', default: '51' },
       skip: { type: 'string', default: '0' },
+      lanes: { type: 'string', default: '1' },
       pair: { type: 'string', multiple: true, default: ['emu-7.2,emu-7.2'] },
       victim: { type: 'string' },
       step: { type: 'string' },
@@ -174,19 +174,16 @@ if (import.meta.filename === process.argv[1]) {
     [values.preempt],
   )
   for (let i = 0; i < Number(values.skip); i++) kills.next()
-  const fates = new Map<string, number>()
-  const failures: string[] = []
-  for (let n = 0; n < Number(values.count); n++) {
-    const kill = kills.next().value!
-    const fate = await killOnce(kill).catch((error: Error) => {
-      failures.push(error.message)
-      return 'VIOLATION' as const
-    })
-    console.log(`${n + 1}\t${kill.pair.join(' to ')}\t${kill.victim}\t${kill.step.name}\t${fate}`)
-    const key = `${kill.victim.padEnd(12)} ${fate}`
-    fates.set(key, (fates.get(key) ?? 0) + 1)
-  }
-  for (const [key, count] of [...fates].sort()) console.log(`${String(count).padStart(5)}  ${key}`)
-  for (const failure of failures) console.error(failure)
-  process.exitCode = failures.length > 0 ? 1 : 0
+  await runCampaign({
+    count: Number(values.count),
+    lanes: Number(values.lanes),
+    kills,
+    name: ({ pair, victim, step, preempt }) => ({
+      mode: preempt ? 'postcopy-preempt' : 'postcopy',
+      pair: pair.join(' to '),
+      victim,
+      step: step.name,
+    }),
+    once: killOnce,
+  })
 }

@@ -13,8 +13,9 @@ import { createGuestMonitor, embeddedGuestImage } from '@ferryvm/embedded-guest'
 import { emu } from '../harness/emu.ts'
 import type { PeerKind } from '../harness/peers.ts'
 import { createDisk } from '../harness/vm.ts'
+import { runCampaign } from './campaign.ts'
 import { cuttingProxy, STEPS, type Step } from './cutting-proxy.ts'
-import { goesOn, listening, type Side, settle, startSide, until } from './sides.ts'
+import { type Guest, goesOn, guestWorks, listening, type Side, settle, startSide, strikeOf, until } from './sides.ts'
 
 const MiB = 2 ** 20
 
@@ -62,7 +63,7 @@ export async function killAndReconcile({ victim, step, to }: ReconcileKill): Pro
     sides.push(source)
     const destination = await side('destination.journal', true)
     sides.push(destination)
-    await guest.until((g) => (g.last?.passes ?? 0) > 0, 60_000)
+    await guestWorks(guest, (g) => (g.last?.passes ?? 0) > 0)
     const capabilities = [{ capability: 'postcopy-ram', state: true }]
     for (const { qmp } of sides) {
       await qmp.execute('migrate-set-capabilities', { capabilities })
@@ -74,9 +75,7 @@ export async function killAndReconcile({ victim, step, to }: ReconcileKill): Pro
     await source.qmp.execute('migrate', { uri: proxy.uri })
     await until(async () => !source.alive || (await source.status()).migration !== 'setup').catch(() => {})
     await source.qmp.execute('migrate-start-postcopy').catch(() => {})
-    const over = until(async () => (await source.status()).migration === 'completed').then(() => 'completed' as const)
-    const first = await Promise.race([proxy.struck.then(() => 'struck' as const), over.catch(() => 'struck' as const)])
-    if (first === 'completed') return 'no strike'
+    if ((await strikeOf(proxy, source, wrong)) === 'no strike') return 'no strike'
     proxy.cut()
 
     const end = await settle(source, destination, wrong, false)
@@ -109,7 +108,7 @@ async function runsStill(side: Side): Promise<boolean> {
 async function putTogether(
   path: (name: string) => string,
   to: PeerKind,
-  before: ReturnType<typeof createGuestMonitor>,
+  before: Guest,
   sides: Side[],
   wrong: (what: string) => Error,
 ): Promise<ReconcileFate> {
@@ -179,19 +178,15 @@ if (import.meta.filename === process.argv[1]) {
     (k) => (!values.victim || k.victim === values.victim) && (!values.step || k.step.name === values.step),
   )
   for (let i = 0; i < Number(values.skip); i++) kills.next()
-  const fates = new Map<string, number>()
-  const failures: string[] = []
-  for (let n = 0; n < Number(values.count); n++) {
-    const kill = kills.next().value!
-    const fate = await killAndReconcile(kill).catch((error: Error) => {
-      failures.push(error.message)
-      return 'VIOLATION' as const
-    })
-    console.log(`${n + 1}\t${kill.victim}\t${kill.step.name}\t${fate}`)
-    const key = `${kill.victim.padEnd(12)} ${fate}`
-    fates.set(key, (fates.get(key) ?? 0) + 1)
-  }
-  for (const [key, count] of [...fates].sort()) console.log(`${String(count).padStart(5)}  ${key}`)
-  for (const failure of failures) console.error(failure)
-  process.exitCode = failures.length > 0 ? 1 : 0
+  await runCampaign({
+    count: Number(values.count),
+    kills,
+    name: ({ victim, step, to }) => ({
+      mode: 'reconcile',
+      pair: `emu-7.2 to emu-7.2, then ${to}`,
+      victim,
+      step: step.name,
+    }),
+    once: killAndReconcile,
+  })
 }

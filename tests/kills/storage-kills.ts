@@ -13,6 +13,7 @@ import { pathToFileURL } from 'node:url'
 import { embeddedGuestImage } from '@ferryvm/embedded-guest'
 import { type MoveStep, moveMachine } from '../../apps/emu/src/migrate/move-machine.ts'
 import { type DiskMachine, type DiskMachineKind, startDiskMachine } from '../harness/disk-machines.ts'
+import { NotStruckError, runCampaign } from './campaign.ts'
 
 const MiB = 1 << 20
 const VICTIMS = ['source', 'destination', 'disk link', 'guest link'] as const
@@ -48,11 +49,11 @@ export async function killStorage({ pair, victim, step, afterMs }: StorageKill):
     const uri = `unix:${join(folder, 'ram.sock')}`
     for (const [i, kind] of pair.entries()) {
       const more = i === 0 ? [] : ['-incoming', uri]
-      machines.push(await startDiskMachine(kind, { folder, kernel, disk: images[i]!, more }))
+      machines.push(await beforeStrike(startDiskMachine(kind, { folder, kernel, disk: images[i]!, more })))
     }
     const [source, destination] = machines as [DiskMachine, DiskMachine]
     const lines = source.guest.lines + 1
-    await source.guest.until((g) => g.lines >= lines, 120_000)
+    await beforeStrike(source.guest.until((g) => g.lines >= lines, 120_000))
 
     let struck: Promise<void> | undefined
     const strike = async () => {
@@ -86,6 +87,12 @@ export async function killStorage({ pair, victim, step, afterMs }: StorageKill):
     await Promise.all(machines.map((machine) => machine[Symbol.asyncDispose]()))
     rmSync(folder, { recursive: true, force: true })
   }
+}
+
+async function beforeStrike<T>(what: Promise<T>): Promise<T> {
+  return await what.catch((cause) => {
+    throw new NotStruckError('a machine did not start, or its guest did not begin', { cause })
+  })
 }
 
 /** A migration that nobody steers is over, or its process is. */
@@ -162,14 +169,18 @@ if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
         ['emu-7.2', '7.2'],
         ['7.2', 'emu-7.2'],
       ] as const)
-  const fates = new Map<string, number>()
-  let number = 0
-  for (const kill of storageKills(Number(option('count') ?? 48), Number(option('seed') ?? 1), pairs)) {
-    const text = `${kill.pair.join(' to ')}, ${kill.victim} at ${kill.step}`
-    const found = await killStorage(kill).catch((error: Error) => `FAILED: ${error.message.split('\n')[0]}`)
-    if (found.startsWith('FAILED')) process.exitCode = 1
-    console.log(`${++number}  ${text} + ${kill.afterMs} ms: ${found}`)
-    fates.set(found, (fates.get(found) ?? 0) + 1)
-  }
-  for (const [found, count] of fates) console.log(`${String(count).padStart(5)}  ${found}`)
+  const seed = Number(option('seed') ?? 1)
+  const count = Number(option('count') ?? 48)
+  await runCampaign({
+    count,
+    seed,
+    kills: storageKills(count, seed, pairs),
+    name: ({ pair, victim, step, afterMs }) => ({
+      mode: step === 'stream' ? 'block section' : 'mirror',
+      pair: pair.join(' to '),
+      victim,
+      step: `${step} + ${afterMs} ms`,
+    }),
+    once: killStorage,
+  })
 }
