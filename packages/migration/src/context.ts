@@ -62,6 +62,8 @@ export interface MigrationContext {
   note(error: unknown): void
   fail(error: unknown): void
   section(progress: SectionProgress): void
+  /** The guest is here now: network cards say so. */
+  announce(): void
 }
 
 /** Everything is written, and the other side may have the disks. @throws the disk's error; all are ours again then */

@@ -252,6 +252,7 @@ export class IncomingMigration {
     if (this.#colo) {
       context.setStatus('colo')
       await context.colo!.secondary(secondaryLink(context, channel, loader, reader, createQEMUFileWriter(channel)))
+      context.announce()
       return
     }
     if (this.#returnPath && !this.#nobodyHears) {
@@ -278,6 +279,7 @@ export class IncomingMigration {
     const received = globalRunState(globalState)
     if (received === 'running' && this.autostart) machine.start()
     else machine.setRunState(received === 'running' ? 'paused' : received)
+    this.#context.announce()
   }
 
   #loaderOptions() {

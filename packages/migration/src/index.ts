@@ -75,6 +75,7 @@ export type { RamSaverHooks, RamSaveStats, RamSource } from './ram/ram-save.ts'
 export { RamSaver } from './ram/ram-save.ts'
 export type { IsZeroPage } from './ram/zero-page.ts'
 export { createZeroPageTest } from './ram/zero-page.ts'
+export type { AnnounceSelection, AnnounceTimes } from './self-announcements.ts'
 export type {
   NamedDrive,
   SnapshotListing,

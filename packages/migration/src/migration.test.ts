@@ -104,6 +104,20 @@ describe('precopy (protocol.md section 1, ram.md sections 1 to 3)', () => {
     expect(loaded).toEqual(seen.map((s) => s.split('/').slice(0, -1).join('/')))
   })
 
+  it('lets network cards say where the guest is, as often as the parameter says, and only where it has arrived', async () => {
+    for (const rounds of [0, 1, 3]) {
+      let heard = 0
+      const card = { id: 'n0', type: 'virtio-net', path: '', device: { announce: () => void heard++ } }
+      const { a, b } = pair({ ramPages: 2, devices: [card] })
+      b.migration.setParameters({ 'announce-rounds': rounds, 'announce-initial': 0, 'announce-step': 1 })
+      a.machine.start()
+      const arriving = await b.migration.incoming('loop:x')
+      await a.migration.migrate('loop:x')
+      await arriving.done
+      await vi.waitFor(() => expect(heard).toBe(rounds), { timeout: 20_000 })
+    }
+  })
+
   it('asks for confirmation only where an answer can come back, and only if it is to', async () => {
     for (const [duplex, confirm, asked] of [
       [true, true, true],

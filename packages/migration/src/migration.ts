@@ -32,6 +32,7 @@ import { RamLoader } from './ram/ram-load.ts'
 import { RAM_SECTION_VERSION } from './ram/ram-records.ts'
 import { RamSaver } from './ram/ram-save.ts'
 import { createZeroPageTest } from './ram/zero-page.ts'
+import { type AnnounceSelection, type AnnounceTimes, announceTimes, SelfAnnouncements } from './self-announcements.ts'
 import { loadMachineState, saveMachineState } from './snapshot/machine-state.ts'
 import { isRunning, type MigrationStatus } from './status.ts'
 
@@ -195,6 +196,11 @@ export interface Migration extends AsyncDisposable {
   fork(options?: ForkOptions): Promise<ForkPoint>
   /** Start the guest after an incoming migration. */
   autostart: boolean
+  /**
+   * Lets network cards say where the guest is, as after an arrival.
+   * @param times default: the parameters `announce-*`
+   */
+  announceSelf(selection?: AnnounceSelection, times?: AnnounceTimes): void
   info(): MigrationInfo
   /** Absent where {@link MigrationOptions.colo} is. */
   readonly colo: Colo | undefined
@@ -227,6 +233,7 @@ export function createMigration(options: MigrationOptions): Migration {
     ...(options.colo ? (['x-colo'] as const) : []),
     ...(blockDevices ? (['block'] as const) : []),
   ])
+  const announcements = new SelfAnnouncements(machine, log)
   const isZero = createZeroPageTest(machine.memory)
   const blocks = () => machine.migratableBlocks()
 
@@ -313,6 +320,7 @@ export function createMigration(options: MigrationOptions): Migration {
       context.setStatus('failed')
     },
     section: (progress) => emit('section', progress),
+    announce: () => announcements.start(announceTimes(parameters)),
   }
   const registrations = [
     ...(block
@@ -551,12 +559,14 @@ export function createMigration(options: MigrationOptions): Migration {
       }
       return info
     },
+    announceSelf: (selection, times = announceTimes(parameters)) => announcements.start(times, selection),
     forecast: () => (isRunning(status) ? outgoing?.forecast() : undefined),
     on(event, listener) {
       listeners[event].add(listener)
       return { [Symbol.dispose]: () => void listeners[event].delete(listener) }
     },
     async [Symbol.asyncDispose]() {
+      announcements[Symbol.dispose]()
       await options.colo?.stop()
       if (isRunning(status)) outgoing?.giveUp(new MigrationCancelledError())
       await incoming?.cancel()

@@ -19,16 +19,16 @@ export interface ParameterDefinition {
 
 /** Counts and sizes are IEEE doubles here: exact up to 2^53. QMP clients use larger ones only to say "no limit". */
 const MAX_SIZE = 2 ** 64
-const size = (max = MAX_SIZE, min = 0): Kind => ({ type: 'size', min, max })
+const size = (max = MAX_SIZE, min = 0) => ({ type: 'size' as const, min, max })
 const int = (min: number, max: number): Kind => ({ type: 'int', min, max })
 const MIB = 1 << 20
 
 /** In the order in which they are listed. Spec: protocol.md section 4. */
 export const PARAMETERS = {
-  'announce-initial': { kind: size(100_000), default: 50, unit: 'ms' },
-  'announce-max': { kind: size(100_000), default: 550, unit: 'ms' },
-  'announce-rounds': { kind: size(1000), default: 5 },
-  'announce-step': { kind: size(10_000, 1), default: 100, unit: 'ms' },
+  'announce-initial': { kind: size(100_000), default: 50, unit: 'ms', implemented: true },
+  'announce-max': { kind: size(100_000), default: 550, unit: 'ms', implemented: true },
+  'announce-rounds': { kind: size(1000), default: 5, implemented: true },
+  'announce-step': { kind: size(10_000, 1), default: 100, unit: 'ms', implemented: true },
   'compress-level': { kind: int(0, 9), default: 1, implemented: true },
   'compress-threads': { kind: int(1, 255), default: 8, implemented: true },
   'compress-wait-thread': { kind: { type: 'bool' }, default: true, implemented: true },

@@ -272,6 +272,31 @@ describe('migration over QMP (protocol.md section 2)', () => {
     await source.call('migrate_cancel')
   })
 
+  it('lets network cards say again where the guest is: announce-self', async () => {
+    const heard: string[] = []
+    const card = (id: string) => ({
+      id,
+      type: 'virtio-net',
+      path: '',
+      device: { announce: () => void heard.push(id) },
+    })
+    const machine = createFakeMachine({ name: 'virt', ramPages: 64, devices: [card('a'), card('b')] })
+    const migration = createMigration({ machine, transports: [] })
+    const made = setup({ machine, migration })
+    const client = await negotiated(made)
+    const times = { initial: 1, max: 2, rounds: 1, step: 1 }
+    expect((await client.call('announce-self', times)).return).toEqual({})
+    expect((await client.call('announce-self', { ...times, interfaces: ['b'], id: 'again' })).return).toEqual({})
+    expect(heard).toEqual(['a', 'b', 'b'])
+    expect((await client.call('announce-self', {})).error.desc).toBe("Parameter 'initial' is missing")
+    expect((await client.call('announce-self', { ...times, rounds: 1001 })).error.desc).toContain("'rounds'")
+    migration.setParameters({ 'announce-rounds': 1 })
+    const hmp = (line: string) => client.call('human-monitor-command', { 'command-line': line })
+    expect((await hmp('announce_self a,nobody')).return).toBe('')
+    expect((await hmp('announce_self')).return).toBe('')
+    expect(heard.slice(3)).toEqual(['a', 'a', 'b'])
+  })
+
   it('switches trace events', async () => {
     const client = await negotiated(setup())
     const state = async (name: string) => (await client.call('trace-event-get-state', { name })).return

@@ -51,6 +51,8 @@ export interface Device {
   quiesce?(): Promise<void>
   /** Runs before the harts start again: after a load, after a failed migration, after a COLO checkpoint. */
   resume?(): void
+  /** A network card: says once where the guest is now, to the network and to a driver that can say more. Asked several times after a migration. */
+  announce?(): void
   /** The state was loaded, and the guest is another one than the one that it was saved of: a twin, a restored snapshot. */
   renewIdentity?(): void
   unrealize?(): void | Promise<void>

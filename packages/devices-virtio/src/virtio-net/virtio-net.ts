@@ -20,7 +20,6 @@ import { registerVirtioSection } from '../virtio-section.ts'
 import { gather, scatter, segmentBytes, type Virtqueue, type VirtqueueElement } from '../virtqueue.ts'
 import { ACK_ERROR, type ControlTarget, execute } from './control-queue.ts'
 import { ReceiveFilter } from './receive-filter.ts'
-import { SelfAnnouncement } from './self-announcement.ts'
 import { MAC_BYTES, STATUS_LINK_UP, type VirtioNetState, virtioNetTable } from './virtio-net-vmstate.ts'
 
 const DEVICE_ID = 1
@@ -87,10 +86,8 @@ export const virtioNet = defineDevice({
     }
     return {
       reset: () => device.reset(),
-      resume: () => {
-        device.resume()
-        net.arrived()
-      },
+      resume: () => device.resume(),
+      announce: () => net.announce(),
       quiesce: async () => device.quiesce(),
       unrealize: () => {
         device.quiesce()
@@ -119,22 +116,19 @@ class VirtioNet implements VirtioModel, ControlTarget {
   readonly #output: OutputGate
   readonly #powerOnMac: Uint8Array
   readonly #listener: Disposable | undefined
-  readonly #announcement: SelfAnnouncement
   #mac: Uint8Array
   #status = STATUS_LINK_UP
   #offloads = 0n
   #waiting: Uint8Array[] = []
   /** The backend has not settled the last frame. */
   #busy = false
-  /** State was loaded, and the guest has not run since. */
-  #justArrived = false
+  #closed = false
 
   constructor(network: NetBackend | undefined, mac: Uint8Array, output: OutputGate) {
     this.#network = network
     this.#output = output
     this.#powerOnMac = mac
     this.#mac = mac.slice()
-    this.#announcement = new SelfAnnouncement(() => this.#announce())
     this.#listener = network?.onReceive((frame) => this.#fromNetwork(frame))
   }
 
@@ -160,7 +154,6 @@ class VirtioNet implements VirtioModel, ControlTarget {
   }
 
   reset(): void {
-    this.#announcement.stop()
     this.filter.reset()
     this.#mac = this.#powerOnMac.slice()
     this.#status &= ~STATUS_ANNOUNCE
@@ -168,19 +161,8 @@ class VirtioNet implements VirtioModel, ControlTarget {
     this.#waiting = []
   }
 
-  loaded(): void {
-    this.#justArrived = true
-  }
-
-  /** The guest is about to run. */
-  arrived(): void {
-    if (!this.#justArrived) return
-    this.#justArrived = false
-    if (this.#network) this.#announcement.start()
-  }
-
   close(): void {
-    this.#announcement.stop()
+    this.#closed = true
     this.#listener?.[Symbol.dispose]()
   }
 
@@ -331,9 +313,9 @@ class VirtioNet implements VirtioModel, ControlTarget {
    * Says where the guest is now: to the network in its name, and to a driver that can say more. Not from a checkpoint's
    * other side, whose guest has not moved.
    */
-  #announce(): void {
-    if (this.#output.closed) return
-    this.#network?.send(reverseArp(this.#mac))?.catch((error: unknown) => this.device.reportIoError(error))
+  announce(): void {
+    if (!this.#network || this.#closed || this.#output.closed) return
+    this.#network.send(reverseArp(this.#mac))?.catch((error: unknown) => this.device.reportIoError(error))
     if (!this.device.has(F_GUEST_ANNOUNCE) || !this.device.has(F_CTRL_VQ)) return
     this.#status |= STATUS_ANNOUNCE
     this.device.configChanged()
@@ -356,7 +338,6 @@ class VirtioNet implements VirtioModel, ControlTarget {
     }
     if (state.rss_enabled)
       throw new VmstateMismatchError('rss_enabled', "the sender's card sorts frames into queues (RSS)")
-    this.#announcement.stop()
     this.#mac = state.mac.slice()
     this.#status = state.status
     this.#offloads = state.curr_guest_offloads

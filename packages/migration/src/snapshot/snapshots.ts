@@ -167,6 +167,7 @@ export function createSnapshots({ machine, migration, drives }: SnapshotsOptions
     for (const { device } of machine.devices) device.renewIdentity?.()
     if (run ?? before === 'running') machine.start()
     else machine.setRunState(before === 'restore-vm' ? 'paused' : before)
+    migration.announceSelf()
   }
 
   const remove: Snapshots['delete'] = async (tag, { devices } = {}) => {

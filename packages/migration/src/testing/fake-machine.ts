@@ -18,6 +18,7 @@ import {
 } from '@ferryvm/core'
 
 export interface FakeMachineOptions {
+  readonly devices?: Machine['devices']
   readonly name?: string
   readonly ramPages?: number
   readonly romPages?: number
@@ -157,7 +158,7 @@ export function createFakeMachine(options: FakeMachineOptions = {}): FakeMachine
     get runState() {
       return runState
     },
-    devices: [],
+    devices: options.devices ?? [],
     migratableBlocks: () => memory.migratableBlocks(),
     start() {
       if (running) return

@@ -156,6 +156,12 @@ const hmpCommands: readonly HmpCommand[] = [
       void migration.setParameterText(wanted(words, 0, 'parameter').replaceAll('_', '-'), wanted(words, 1, 'value')),
   },
   {
+    name: 'announce_self',
+    args: '[interfaces] [id]',
+    help: 'let network cards say again where the guest is, by the announce parameters (interfaces: ids with commas; default: all)',
+    run: ({ migration }, [interfaces, id]) => void migration.announceSelf({ interfaces: interfaces?.split(','), id }),
+  },
+  {
     name: 'savevm',
     args: '[tag]',
     help: 'save the machine in its disk images; one of that name is replaced',

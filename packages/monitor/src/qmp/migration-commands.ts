@@ -17,6 +17,12 @@ const channel = z.strictObject({
 })
 const channels = z.array(channel).optional()
 
+/** As far as the parameter of that name goes. */
+const announce = (name: 'announce-initial' | 'announce-max' | 'announce-rounds' | 'announce-step') => {
+  const { min, max } = PARAMETERS[name].kind
+  return z.int().min(min).max(max)
+}
+
 /** Spec: protocol.md sections 2 to 4. */
 export const migrationCommands: readonly QmpCommand[] = [
   command(
@@ -36,6 +42,19 @@ export const migrationCommands: readonly QmpCommand[] = [
       const { blk: block, inc: incremental, resume } = args
       migration.start(uriOf(args.uri, args.channels), { resume, block, incremental })
     },
+  ),
+  command(
+    'announce-self',
+    {
+      initial: announce('announce-initial'),
+      max: announce('announce-max'),
+      rounds: announce('announce-rounds'),
+      step: announce('announce-step'),
+      interfaces: z.array(z.string()).optional(),
+      id: z.string().optional(),
+    },
+    ({ migration }, { initial, max, rounds, step, ...selection }) =>
+      migration.announceSelf(selection, { initialMs: initial, maxMs: max, rounds, stepMs: step }),
   ),
   command('migrate_cancel', {}, ({ migration }) => migration.cancel()),
   command(

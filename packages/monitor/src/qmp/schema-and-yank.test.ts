@@ -141,6 +141,7 @@ describe('query-qmp-schema', () => {
         'pmemsave',
         'migrate-recover',
         'yank',
+        'announce-self',
       ]) {
         expect(typesOf(ours, command), command).toEqual(typesOf(theirs, command))
       }
