@@ -275,7 +275,8 @@ export function* plan(pairs: readonly Kill['pair'][], filter: (kill: Kill) => bo
   const all = pairs.flatMap((pair) =>
     MODES.filter(({ peers }) => !peers || pair.every((kind) => peers.includes(kind))).flatMap((mode) =>
       (mode.file ? FILE_STEPS : STEPS)
-        .filter(({ name }) => mode.name.startsWith('multifd') || !name.includes('packet'))
+        // With multifd the main stream has no pages, and only it has packets.
+        .filter(({ name }) => (mode.name.startsWith('multifd') ? name !== 'pages again' : !name.includes('packet')))
         .flatMap((step) => VICTIMS.map((victim) => ({ pair, mode, victim, step })))
         .filter(({ victim }) => !mode.file || victim !== 'link'),
     ),
