@@ -282,8 +282,8 @@ describe('migration over QMP (protocol.md section 2)', () => {
     })
     const machine = createFakeMachine({ name: 'virt', ramPages: 64, devices: [card('a'), card('b')] })
     const migration = createMigration({ machine, transports: [] })
-    const made = setup({ machine, migration })
-    const client = await negotiated(made)
+    const client = await negotiated(setup({ machine, migration }))
+    machine.start()
     const times = { initial: 1, max: 2, rounds: 1, step: 1 }
     expect((await client.call('announce-self', times)).return).toEqual({})
     expect((await client.call('announce-self', { ...times, interfaces: ['b'], id: 'again' })).return).toEqual({})
