@@ -159,6 +159,31 @@ describe('trace events', { timeout: 120_000 }, () => {
     expect(seen.get('migration_block_progression')).toEqual({ percent: 100 })
   })
 
+  it('fire: dirty bitmaps', async () => {
+    const folder = scratchFolder()
+    const vms: TestVm[] = []
+    try {
+      await withEverythingTraced(async () => {
+        for (const name of ['a', 'b']) {
+          const backend = await Drive.open(createDisk(join(folder.path, name), 3 << 20), { format: 'raw' })
+          const migrationOptions = { blockDevices: [{ name: 'hd0', backend }] }
+          vms.push(await createVm({ ramBytes: RAM_BYTES, onOutput: () => {}, migrationOptions }))
+          if (name === 'b') break
+          backend.bitmaps.add('marked').log.mark(0, 1)
+          backend.bitmaps.add('clean')
+        }
+        const [from, to] = vms as [TestVm, TestVm]
+        on(from, 'dirty-bitmaps')
+        const incoming = await to.migration.incoming('tcp:127.0.0.1:0')
+        await Promise.all([from.migration.migrate(incoming.uri), incoming.done])
+      })
+    } finally {
+      for (const vm of vms) await vm[Symbol.asyncDispose]()
+      folder.remove()
+    }
+    expect(seen.get('send_bitmap_bits')).toMatchObject({ start_sector: 0, nr_sectors: 6144 })
+  })
+
   it('fire: multifd', async () => {
     await withEverythingTraced(async () => {
       await using both = await pair()

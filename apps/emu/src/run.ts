@@ -70,7 +70,7 @@ export async function run(options: RunOptions): Promise<void> {
     channelLayers: tlsChannelLayers(objects),
     plaintextFrom: options.allowPlaintext ? 'anywhere' : 'loopback',
     drives: [...drives.values()],
-    blockDevices: [...drives].map(([name, backend]) => ({ name, backend })),
+    blockDevices: options.drives.map(({ id, node }) => ({ name: id, node, backend: drives.get(id)! })),
     postcopyJournal: options.postcopyJournal === undefined ? undefined : `file:${options.postcopyJournal},offset=0`,
     log,
   })

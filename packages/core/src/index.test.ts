@@ -5,6 +5,7 @@ import * as node from './node/index.ts'
 /** A name that is added or taken away shows up here, and belongs first in the description of the change. */
 it('exports these values', () => {
   expect(Object.keys(core).sort()).toEqual([
+    'BITMAP_GRANULARITY_BYTES',
     'COMMANDS',
     'ChannelClosedError',
     'CompressionError',
@@ -13,6 +14,8 @@ it('exports these values', () => {
     'DEFAULT_MAX_ELEMENTS',
     'DeviceConfigError',
     'DeviceHookError',
+    'DirtyBitmapError',
+    'DirtyBitmaps',
     'DirtyLog',
     'DuplicateSectionError',
     'Element',

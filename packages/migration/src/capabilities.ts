@@ -45,6 +45,7 @@ const IMPLEMENTED: ReadonlySet<Capability> = new Set([
   'return-path',
   'pause-before-switchover',
   'late-block-activate',
+  'dirty-bitmaps',
   'validate-uuid',
   'background-snapshot',
   'x-ignore-shared',

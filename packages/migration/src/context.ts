@@ -15,6 +15,7 @@ import {
   withLayer,
 } from '@ferryvm/core'
 import type { PageContents } from './background/memory-moment.ts'
+import type { BitmapMigration } from './bitmaps/bitmap-migration.ts'
 import type { BlockMigration } from './block/block-migration.ts'
 import type { Capabilities } from './capabilities.ts'
 import type { Colo } from './colo-link.ts'
@@ -47,6 +48,7 @@ export interface MigrationContext {
   readonly compressions: Compressions
   /** Where disks can go along in the stream. */
   readonly block: BlockMigration | undefined
+  readonly bitmaps: BitmapMigration | undefined
   /** See `MigrationOptions.drives`. */
   readonly drives: readonly BlockBackend[]
   /** For a migration that begins, over a channel that may move pages itself, or hold them in places of their own. */

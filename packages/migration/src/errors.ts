@@ -90,8 +90,9 @@ export class CapabilityError extends FerryError {
 export class ParameterError extends FerryError {
   readonly code = 'FERRY_MIGRATION_PARAMETER'
   readonly parameter: string
-  constructor(parameter: string, problem: string) {
-    super(`parameter "${parameter.replaceAll('-', '_')}" ${problem}`)
+  /** @param said the whole message, where QEMU has one of its own */
+  constructor(parameter: string, problem: string, said = `parameter "${parameter.replaceAll('-', '_')}" ${problem}`) {
+    super(said)
     this.parameter = parameter
   }
 }

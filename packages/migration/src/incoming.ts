@@ -106,6 +106,7 @@ export class IncomingMigration {
       await this.#channel?.close(reason).catch(() => {})
       await this.#multifd?.close(reason)
       await this.lazy?.close(reason)
+      context.bitmaps?.loader.giveUp()
       await this.postcopy.failed().catch((why) => context.log.warn(`page journal: ${(why as Error).message}`))
       context.machine.memory.missing.giveUp()
       context.fail(reason)
@@ -214,6 +215,7 @@ export class IncomingMigration {
       }),
       hook: receiver && ((blocks) => receiver.receive(blocks)),
     })
+    context.bitmaps?.loader.begin()
     setGlobalRunState(globalState, 'running') // what a sender without that section means
     let current = { channel, reader }
     const loader = new StreamLoader(reader, machine.sections, {
@@ -243,6 +245,12 @@ export class IncomingMigration {
       }
     }
     this.#abort.signal.throwIfAborted()
+    try {
+      context.bitmaps?.loader.finish(current.reader.position)
+    } catch (error) {
+      if (!this.postcopy.active) throw error
+      context.log.warn((error as Error).message) // the guest is here already
+    }
     if (this.postcopy.active) {
       // The guest has everything, and so it is: whether the source hears of it or not.
       await this.postcopy.shut()
@@ -275,6 +283,7 @@ export class IncomingMigration {
   async #startGuest(): Promise<void> {
     const { machine, globalState } = this.#context
     await takeDisks(this.#context)
+    this.#context.bitmaps?.loader.guestIsHere()
     if (this.#newIdentity) for (const { device } of machine.devices) device.renewIdentity?.()
     const received = globalRunState(globalState)
     if (received === 'running' && this.autostart) machine.start()

@@ -7,6 +7,7 @@ it('has these public names', () => {
     'CAPABILITIES',
     'CapabilityError',
     'DestinationFailedError',
+    'DirtyBitmapLoadError',
     'ForkError',
     'JournalError',
     'LazySourceError',

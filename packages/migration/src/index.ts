@@ -15,6 +15,8 @@
  * ```
  */
 
+export { DirtyBitmapLoadError } from './bitmaps/bitmap-load.ts'
+export type { BitmapMapping, NodeMapping } from './bitmaps/bitmap-mapping.ts'
 export { BlockLoadError } from './block/block-load.ts'
 export type { BlockDevice } from './block/block-save.ts'
 export type { Capability } from './capabilities.ts'

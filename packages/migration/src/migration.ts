@@ -13,6 +13,8 @@ import {
   silentLogger,
   type Transport,
 } from '@ferryvm/core'
+import { BitmapMigration } from './bitmaps/bitmap-migration.ts'
+import { BITMAPS_SECTION_VERSION } from './bitmaps/bitmap-records.ts'
 import { BlockMigration } from './block/block-migration.ts'
 import { BLOCK_SECTION_VERSION } from './block/block-records.ts'
 import type { BlockDevice } from './block/block-save.ts'
@@ -82,7 +84,10 @@ export interface MigrationOptions {
   readonly postcopyJournal?: string
   /** Disks that the other side may share: given up before it runs the guest, and taken back if it does not. */
   readonly drives?: readonly BlockBackend[]
-  /** Disks that can go along in the stream, where its settings have a section for them (`blockMigration`): makes the capability `block` possible. */
+  /**
+   * Disks with names that both machines know: their dirty bitmaps can go along; and they themselves, where the stream's settings have a
+   * section for them (`blockMigration`), which makes the capability `block` possible.
+   */
   readonly blockDevices?: readonly BlockDevice[]
 }
 
@@ -269,6 +274,7 @@ export function createMigration(options: MigrationOptions): Migration {
       limited: () => context.outgoing?.limited() ?? false,
       check: () => context.outgoing?.check(),
     })
+  const bitmaps = options.blockDevices && new BitmapMigration(options.blockDevices, { capabilities, parameters })
   const ramLoader = new RamLoader(machine.memory, () => machine.memory.blocks, isZero)
   const context: MigrationContext = {
     machine,
@@ -285,6 +291,7 @@ export function createMigration(options: MigrationOptions): Migration {
     isZero,
     compressions,
     block,
+    bitmaps,
     drives: options.drives ?? [],
     encodings: (channel, moment) =>
       pageEncodings({
@@ -340,6 +347,9 @@ export function createMigration(options: MigrationOptions): Migration {
       },
       { instanceId: 0 },
     ),
+    ...(bitmaps
+      ? [machine.sections.registerLive('dirty-bitmap', BITMAPS_SECTION_VERSION, bitmaps.handlers, { instanceId: 0 })]
+      : []),
     machine.sections.register(globalStateVmstate, context.globalState, { instanceId: 0 }),
   ]
 
@@ -505,7 +515,7 @@ export function createMigration(options: MigrationOptions): Migration {
       }
     },
     defer(incomingOptions = {}) {
-      autostart = incomingOptions.autostart ?? true
+      if (incomingOptions.autostart !== undefined) autostart = incomingOptions.autostart
       machine.setRunState('inmigrate')
     },
     async incoming(uri, incomingOptions = {}) {

@@ -176,6 +176,7 @@ export class OutgoingMigration {
     try {
       const { log, capabilities } = context
       if (capabilities.get('x-colo')) await context.colo!.prepare()
+      context.bitmaps?.begin()
       const channel = await transport.connect(address, { signal, log, capabilities: capabilities.on })
       this.#channel = channel
       trace.migration_set_outgoing_channel({ ioc: 0, ioctype: transport.scheme, hostname: '', err: 0 })
@@ -201,6 +202,7 @@ export class OutgoingMigration {
       this.#finish()
       context.ramSaver.cleanup()
       context.block?.saver.cleanup()
+      context.bitmaps?.end()
       if (!pair && !this.#moment) context.machine.setRunState('postmigrate')
       context.setStatus('completed')
       await multifd?.close()
@@ -240,6 +242,8 @@ export class OutgoingMigration {
       OutgoingPostcopy.advise(saver)
       if (context.settings.preemptAtSetup) await this.#postcopy.connectUrgent()
     }
+    // As stock does: bitmaps could follow the guest, without its memory. Ours never do.
+    if (!this.#postcopy && capabilities.get('dirty-bitmaps')) saver.command('POSTCOPY_ADVISE')
     if (colo) saver.command('ENABLE_COLO')
     await saver.setup()
     await f.flush()
@@ -626,6 +630,7 @@ export class OutgoingMigration {
     const closed = Promise.all([this.#channel?.close(error).catch(() => {}), this.#multifd?.close(error)])
     ramSaver.cleanup()
     this.#context.block?.saver.cleanup()
+    this.#context.bitmaps?.end()
     if (halt) {
       await halt.done.catch((stopError: unknown) => log.warn('the machine did not stop cleanly', { stopError }))
       const taken = await this.#takeDisksBack()

@@ -1,3 +1,4 @@
+import { type BitmapMapping, checkBitmapMapping } from './bitmaps/bitmap-mapping.ts'
 import { ParameterError } from './errors.ts'
 
 type Kind =
@@ -74,7 +75,7 @@ export const PARAMETERS = {
 } as const satisfies Record<string, ParameterDefinition>
 
 export type Parameter = keyof typeof PARAMETERS
-export type ParameterValues = {
+type ScalarValues = {
   -readonly [K in Parameter]: (typeof PARAMETERS)[K]['default'] extends infer D
     ? D extends number
       ? number
@@ -82,6 +83,10 @@ export type ParameterValues = {
         ? boolean
         : string
     : never
+}
+export interface ParameterValues extends ScalarValues {
+  /** Unset: every bitmap, under its own name. */
+  'block-bitmap-mapping'?: BitmapMapping
 }
 
 const definitionOf = (name: string): ParameterDefinition | undefined =>
@@ -101,16 +106,15 @@ export class Parameters {
   constructor(withLayers = false, compressions: readonly string[] = [], withDisks = false) {
     this.#given = { true: true, 'with-layers': withLayers, 'with-disks': withDisks }
     this.#compressions = compressions
-    this.values = Object.fromEntries(
-      Object.entries(PARAMETERS).map(([name, d]) => [name, d.default]),
-    ) as ParameterValues
+    this.values = Object.fromEntries(Object.entries(PARAMETERS).map(([name, d]) => [name, d.default])) as ScalarValues
   }
 
   /**
    * All or nothing. Strings take null as "unset".
    * @throws ParameterError nothing was changed
    */
-  set(changes: Readonly<Record<string, unknown>>): void {
+  set({ 'block-bitmap-mapping': bitmaps, ...changes }: Readonly<Record<string, unknown>>): void {
+    const mapping = bitmaps === undefined ? {} : { 'block-bitmap-mapping': checkBitmapMapping(bitmaps) }
     const accepted = Object.entries(changes).flatMap(([name, value]) => {
       if (value === undefined) return []
       const definition = definitionOf(name)
@@ -127,7 +131,7 @@ export class Parameters {
       const have = ['none', ...this.#compressions].join(', ')
       throw new ParameterError('multifd-compression', `cannot be ${method}: this host has ${have}`)
     }
-    const next = { ...this.values, ...Object.fromEntries(accepted) }
+    const next = { ...this.values, ...Object.fromEntries(accepted), ...mapping }
     if (next['max-cpu-throttle'] < next['cpu-throttle-initial']) {
       const wanted = `an integer from ${next['cpu-throttle-initial']} (cpu_throttle_initial) to 99`
       throw new ParameterError('max-cpu-throttle', `is ${wanted}, not ${next['max-cpu-throttle']}`)
@@ -140,6 +144,8 @@ export class Parameters {
    * @throws ParameterError
    */
   setText(name: string, text: string): void {
+    if (name === 'block-bitmap-mapping')
+      throw new ParameterError(name, 'is a list of names: only QMP (migrate-set-parameters) can set it')
     const definition = definitionOf(name)
     if (!definition) throw new ParameterError(name, 'does not exist')
     const { kind } = definition

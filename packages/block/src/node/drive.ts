@@ -1,5 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type BlockBackend, createWriteLog, type DiskRun, type DiskSnapshots, type WriteLog } from '@ferryvm/core'
+import {
+  type BlockBackend,
+  createWriteLog,
+  DirtyBitmaps,
+  type DiskRun,
+  type DiskSnapshots,
+  type WriteLog,
+} from '@ferryvm/core'
 import { ImageLockedError, ImageOpenError } from '../errors.ts'
 import { SharedLock } from '../shared-lock.ts'
 import { type OpenImage, type OpenImageOptions, openImage } from './open-image.ts'
@@ -26,6 +33,7 @@ export interface DriveReplacement {
 export class Drive implements BlockBackend {
   readonly capacityBytes: number
   readonly readOnly: boolean
+  readonly bitmaps: DirtyBitmaps
   #options: OpenImageOptions
   #path: string
   #format: string
@@ -41,6 +49,7 @@ export class Drive implements BlockBackend {
     this.#format = image.format
     this.capacityBytes = image.backend.capacityBytes
     this.readOnly = options.readOnly ?? false
+    this.bitmaps = new DirtyBitmaps(this.capacityBytes)
     this.#options = options
     this.#backend = image.backend
   }
@@ -64,7 +73,7 @@ export class Drive implements BlockBackend {
 
   get snapshots(): DiskSnapshots | undefined {
     const snapshots = this.#backend?.snapshots
-    if (!snapshots || this.#logs.size === 0) return snapshots
+    if (!snapshots || (this.#logs.size === 0 && this.bitmaps.all.length === 0)) return snapshots
     // Going back to one changes everything.
     const apply = async (id: string) => {
       await snapshots.apply(id)
@@ -194,6 +203,7 @@ export class Drive implements BlockBackend {
 
   #changed(offset: number, bytes: number): void {
     for (const log of this.#logs) log.mark(offset, bytes)
+    this.bitmaps.written(offset, bytes)
   }
 
   get #active(): BlockBackend {

@@ -82,6 +82,12 @@ async function openInChain(path: string, options: OpenImageOptions, above: reado
       compression: nodeClusterCompression,
       asItIs: options.asItIs,
     })
+    if (qcow2.bitmapsValid && !readOnly && !options.asItIs) {
+      options.warn?.(
+        `${path}: the dirty bitmaps in the image are not kept up to date here. They stay in it, and with the first write the image says ` +
+          'that they are not to be relied on any more.',
+      )
+    }
     return { path, format, file, backend: qcow2, qcow2, backing }
   } catch (error) {
     await backing?.backend.close?.()

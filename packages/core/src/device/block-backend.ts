@@ -1,3 +1,4 @@
+import type { DirtyBitmaps } from './dirty-bitmaps.ts'
 import type { DiskSnapshots } from './disk-snapshots.ts'
 import type { WriteLog } from './write-log.ts'
 
@@ -32,6 +33,8 @@ export interface BlockBackend {
    * given up. Absent: a disk cannot be copied while it is in use.
    */
   trackWrites?(granularityBytes: number): WriteLog
+  /** What was written since when, for whoever backs it up. Absent: nobody remembers. */
+  readonly bitmaps?: DirtyBitmaps
   /**
    * Everything is written, and somebody else (a destination that shares the file) may use it from now on; reading and
    * writing fail until {@link activate}. Absent: the disk is only ever this machine's.

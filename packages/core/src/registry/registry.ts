@@ -33,9 +33,11 @@ export interface SaveVmHandlers {
   isActive?(): boolean
   /** Those behind it get no turn before its iterate has resolved true. */
   readonly goesFirst?: boolean
+  /** Whether there are parts between its start and its end. Default true. */
+  readonly iterates?: boolean
   saveSetup(f: QEMUFileWriter): void | Promise<void>
   saveLivePending(): { mustPrecopy: number; canPostcopy: number }
-  /** Resolves true once there is nothing left worth another round. */
+  /** Resolves true once there is nothing left worth another round. Never called where `iterates` is false. */
   saveLiveIterate(f: QEMUFileWriter): boolean | Promise<boolean>
   saveLiveCompletePrecopy(f: QEMUFileWriter): void | Promise<void>
   saveLiveCompletePostcopy?(f: QEMUFileWriter): void | Promise<void>

@@ -88,6 +88,7 @@ export class StreamSaver {
     trace.savevm_state_iterate({})
     let finished = true
     for (const entry of this.#live()) {
+      if (entry.live!.iterates === false) continue
       if (stop()) return false
       await this.#section('part', entry, async () => {
         if (!(await entry.live!.saveLiveIterate(this.#f))) finished = false

@@ -13,6 +13,8 @@ import {
 /** A disk by the name that both machines have for it, that of `-drive id=`. */
 export interface BlockDevice {
   readonly name: string
+  /** Its `node-name`, by which bitmaps are mapped. Default: its name. */
+  readonly node?: string
   readonly backend: BlockBackend
 }
 

@@ -114,7 +114,7 @@ export class IncomingPostcopy {
   async command(command: StreamCommand, channel: Channel, reader: QEMUFileReader): Promise<void> {
     switch (command.name) {
       case 'POSTCOPY_ADVISE':
-        this.#advise(command)
+        if (!this.#advise(command)) return
         this.#journal = await PageJournal.begin(this.#parts.context, 'destination')
         return
       case 'POSTCOPY_RAM_DISCARD':
@@ -279,15 +279,18 @@ export class IncomingPostcopy {
     return this.#parts.context.status() === 'postcopy-recover'
   }
 
-  #advise(command: StreamCommand): void {
+  /** @returns false: nothing will follow the guest but bitmaps, and those only if the source switches, which is refused then */
+  #advise(command: StreamCommand): boolean {
     const { context } = this.#parts
     if (this.#state !== 'none') throw command.refuse('it came twice')
+    if (command.payload.length === 0 && !context.capabilities.get('postcopy-ram')) return false
     if (!context.capabilities.get('postcopy-ram')) {
       throw command.refuse('switch the capability postcopy-ram on here as well')
     }
     checkAdvise(command)
     trace.loadvm_postcopy_handle_advise({})
     this.#state = 'advised'
+    return true
   }
 
   #discard(command: StreamCommand): void {

@@ -28,7 +28,10 @@ export function advisePayload(): Uint8Array {
 /** @throws StreamCommandError page sizes that this machine does not have */
 export function checkAdvise(command: StreamCommand): void {
   const { payload } = command
-  if (payload.length === 0) throw command.refuse('postcopy without RAM (dirty-bitmaps alone) is not implemented here')
+  if (payload.length === 0)
+    throw command.refuse(
+      'only dirty-bitmaps could follow the guest; switch postcopy-ram on at the source too, or off here',
+    )
   if (payload.length !== 16) throw command.refuse(`${payload.length} bytes of payload instead of 16`)
   const view = viewOf(payload)
   const [backing, target] = [view.getBigUint64(0), view.getBigUint64(8)]

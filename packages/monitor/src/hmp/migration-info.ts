@@ -95,6 +95,12 @@ export function infoMigrateParameters({ migration }: MonitorContext): string {
       typeof value === 'boolean' ? (value ? 'on' : 'off') : definition.kind.type === 'string' ? `'${value}'` : value
     return `${name}: ${text}${unit ? ` ${unit}` : ''}\n`
   })
+  const { 'block-bitmap-mapping': mapping } = migration.parameters
+  if (mapping) lines.push('block-bitmap-mapping:\n')
+  for (const { 'node-name': node, alias, bitmaps } of mapping ?? []) {
+    lines.push(`  '${node}' -> '${alias}'\n`)
+    for (const { name, alias: bitmapAlias } of bitmaps) lines.push(`    '${name}' -> '${bitmapAlias}'\n`)
+  }
   return lines.join('')
 }
 

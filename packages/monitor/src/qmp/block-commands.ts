@@ -3,6 +3,7 @@ import type { MonitorContext } from '../context.ts'
 import { MonitorCommandError } from '../errors.ts'
 import { type BlockNode, parseNbdTarget, type SocketAddress } from '../storage/block-nodes.ts'
 import { refuseSecondWriter, type Storage } from '../storage/storage.ts'
+import { dirtyBitmapsInfo } from './bitmap-commands.ts'
 import { command, type QmpCommand } from './define-command.ts'
 
 const socketAddress = z.discriminatedUnion('type', [
@@ -49,6 +50,7 @@ export const blockCommands: readonly QmpCommand[] = [
       file: path,
       ro: backend.readOnly,
       encrypted: false,
+      ...dirtyBitmapsInfo(backend.bitmaps),
       image: { filename: path, format: driver, 'virtual-size': backend.capacityBytes },
     })),
   ),

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { bitmapCommands } from './bitmap-commands.ts'
 import { blockCommands } from './block-commands.ts'
 import { command, type QmpCommand } from './define-command.ts'
 import { QMP_EVENTS } from './events.ts'
@@ -12,6 +13,7 @@ import { yankCommands } from './yank-commands.ts'
 /** Every QMP command by name. `qmp_capabilities` is listed but belongs to the session. */
 export const qmpCommands: ReadonlyMap<string, QmpCommand> = new Map(
   [
+    ...bitmapCommands,
     ...blockCommands,
     ...machineCommands,
     ...migrationCommands,

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { cont, pmemsave, stop } from '../run-control.ts'
 import { namedTraceEvents, setTraceEvents } from '../trace-control.ts'
+import { dirtyBitmapsInfo } from './bitmap-commands.ts'
 import { command, type QmpCommand } from './define-command.ts'
 
 const NO_UUID = '00000000-0000-0000-0000-000000000000'
@@ -50,7 +51,16 @@ export const machineCommands: readonly QmpCommand[] = [
       type: 'unknown',
       'io-status': 'ok',
       inserted:
-        file === undefined ? undefined : { file, ro: readOnly, drv: format, 'node-name': node, encrypted: false },
+        file === undefined
+          ? undefined
+          : {
+              file,
+              ro: readOnly,
+              drv: format,
+              'node-name': node,
+              encrypted: false,
+              ...dirtyBitmapsInfo(storage?.nodes.all.find(({ drive }) => drive?.device === device)?.backend.bitmaps),
+            },
     })),
   ),
   command('query-chardev', {}, ({ chardevs }) => chardevs()),

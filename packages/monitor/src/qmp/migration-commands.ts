@@ -23,6 +23,18 @@ const announce = (name: 'announce-initial' | 'announce-max' | 'announce-rounds' 
   return z.int().min(min).max(max)
 }
 
+const nodeMapping = z.strictObject({
+  'node-name': z.string(),
+  alias: z.string(),
+  bitmaps: z.array(
+    z.strictObject({
+      name: z.string(),
+      alias: z.string(),
+      transform: z.strictObject({ persistent: z.boolean().optional() }).optional(),
+    }),
+  ),
+})
+
 /** Spec: protocol.md sections 2 to 4. */
 export const migrationCommands: readonly QmpCommand[] = [
   command(
@@ -95,11 +107,12 @@ export const migrationCommands: readonly QmpCommand[] = [
     name: 'migrate-set-parameters',
     // Names and ranges are the migration's own table.
     args: z.record(z.string(), z.unknown()),
-    describedArgs: z.strictObject(
-      Object.fromEntries(
+    describedArgs: z.strictObject({
+      ...Object.fromEntries(
         Object.entries(PARAMETERS).map(([name, definition]) => [name, parameterType(definition).optional()]),
       ),
-    ),
+      'block-bitmap-mapping': z.array(nodeMapping).optional(),
+    }),
     run: ({ migration }, args) => migration.setParameters(args),
   },
   command('query-migrate-parameters', {}, ({ migration }) => migration.parameters),

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -31,7 +32,11 @@ async function setUp(name: string, { bytes = new Uint8Array(4 * MiB), waiting = 
   writeFileSync(path(`${name}.raw`), bytes)
   const drive = await Drive.open(path(`${name}.raw`), { format: 'raw', inactive: waiting })
   const machine = createFakeMachine({ name: 'virt', ramPages: 4 })
-  const migration = createMigration({ machine, transports: [loopTransport()] })
+  const migration = createMigration({
+    machine,
+    transports: [loopTransport()],
+    blockDevices: [{ name: 'hd0', node: 'n0', backend: drive }],
+  })
   if (waiting) migration.defer()
   const drives = [{ device: 'hd0', node: 'n0', drive }]
   const blocks = () => [{ device: 'hd0', file: drive.path, format: drive.format, readOnly: false }]
@@ -391,3 +396,101 @@ async function cuttingProxy(to: string, at: string) {
     },
   }
 }
+
+describe('dirty bitmaps', () => {
+  const on = (name: string, more: object = {}) => ({ node: 'hd0', name, ...more })
+  const listed = async ({ call }: Awaited<ReturnType<typeof setUp>>) =>
+    (await call('query-block'))[0].inserted['dirty-bitmaps']
+
+  it('say what was written since they were made or cleared, by the name of the drive or of the node', async () => {
+    const vm = await setUp('bitmaps')
+    const { call, drive } = vm
+    expect(await listed(vm)).toBeUndefined()
+    expect(await call('block-dirty-bitmap-add', on('a'))).toEqual({})
+    expect(await call('block-dirty-bitmap-add', { node: 'n0', name: 'b', granularity: 512, disabled: true })).toEqual(
+      {},
+    )
+    await drive.write(64 * KiB, new Uint8Array(KiB))
+    const common = { persistent: false, busy: false }
+    const both = [
+      { name: 'b', count: 0, granularity: 512, recording: false, ...common },
+      { name: 'a', count: 64 * KiB, granularity: 64 * KiB, recording: true, ...common },
+    ]
+    expect(await listed(vm)).toEqual(both)
+    expect((await call('query-named-block-nodes'))[0]['dirty-bitmaps']).toEqual(both)
+    // 64 bits with the second set.
+    expect(await call('x-debug-block-dirty-bitmap-sha256', on('a'))).toEqual({
+      sha256: createHash('sha256')
+        .update(Uint8Array.of(2, 0, 0, 0, 0, 0, 0, 0))
+        .digest('hex'),
+    })
+
+    await call('block-dirty-bitmap-disable', on('a'))
+    await call('block-dirty-bitmap-enable', on('b'))
+    await drive.discard(MiB, KiB)
+    await drive.writeZeroes(MiB, 2 * KiB)
+    expect((await listed(vm)).map(({ count }: any) => count)).toEqual([2 * KiB, 64 * KiB])
+    await call('block-dirty-bitmap-merge', { node: 'n0', target: 'b', bitmaps: ['a', { node: 'hd0', name: 'b' }] })
+    expect((await listed(vm)).map(({ count }: any) => count)).toEqual([66 * KiB, 64 * KiB])
+    await call('block-dirty-bitmap-clear', on('b'))
+    await call('block-dirty-bitmap-remove', on('a'))
+    expect((await listed(vm)).map(({ name, count }: any) => [name, count])).toEqual([['b', 0]])
+    // They are in no file, and do not keep the disk from being given up.
+    await drive.inactivate()
+    await drive.activate()
+  })
+
+  it.each([
+    ['add', on('there'), 'Bitmap already exists: there'],
+    ['add', { node: 'hdx', name: 'a' }, "Cannot find device='hdx' nor node-name='hdx'"],
+    ['add', on(''), 'Bitmap name cannot be empty'],
+    ['add', on('a', { granularity: 1000 }), 'Granularity must be power of 2 and at least 512'],
+    ['add', on('a', { granularity: 2 ** 32 }), /'granularity'/],
+    [
+      'add',
+      on('a', { persistent: true }),
+      "Can't store persistent bitmaps to hd0: bitmaps in images are not supported",
+    ],
+    ['remove', on('gone'), "Dirty bitmap 'gone' not found"],
+    ['clear', on('busy'), "Bitmap 'busy' is currently in use by another operation and cannot be used"],
+    ['merge', { node: 'hd0', target: 'there', bitmaps: ['gone'] }, "Dirty bitmap 'gone' not found"],
+    ['merge', { node: 'hd0', target: 'there', bitmaps: ['busy'] }, /in use by another/],
+    ['merge', { node: 'hd0', target: 'there', bitmaps: [5] }, /bitmaps/],
+  ])('block-dirty-bitmap-%s %o is refused in the words of QEMU', async (name, args, wanted) => {
+    const vm = await setUp('refused')
+    await vm.call('block-dirty-bitmap-add', on('there'))
+    await vm.call('block-dirty-bitmap-add', on('busy'))
+    vm.drive.bitmaps.find('busy')!.busy = true
+    const before = await listed(vm)
+    const said = await vm.call(`block-dirty-bitmap-${name}`, args)
+    if (typeof wanted === 'string') expect(said).toBe(wanted)
+    else expect(said).toMatch(wanted)
+    expect(await listed(vm)).toEqual(before)
+  })
+
+  it('are as they were after a migration that failed', async () => {
+    const vm = await setUp('failed')
+    await vm.call('block-dirty-bitmap-add', on('a'))
+    const capabilities = [{ capability: 'dirty-bitmaps', state: true }]
+    expect(await vm.call('migrate-set-capabilities', { capabilities })).toEqual({})
+    const before = await listed(vm)
+    await vm.call('migrate', { uri: 'loop:nobody' })
+    while ((await vm.call('query-migrate')).status !== 'failed') await delay(2)
+    expect(await listed(vm)).toEqual(before)
+    await vm.drive.write(0, new Uint8Array(KiB))
+    expect((await listed(vm))[0].count).toBe(64 * KiB)
+  })
+
+  it('are mapped by a parameter, which is shown once it is set', async () => {
+    const vm = await setUp('mapped')
+    expect(await vm.call('query-migrate-parameters')).not.toHaveProperty('block-bitmap-mapping')
+    const mapping = [{ 'node-name': 'n0', alias: 'disk', bitmaps: [{ name: 'a', alias: 'sent' }] }]
+    expect(await vm.call('migrate-set-parameters', { 'block-bitmap-mapping': mapping })).toEqual({})
+    expect((await vm.call('query-migrate-parameters'))['block-bitmap-mapping']).toEqual(mapping)
+    const shown = await vm.call('human-monitor-command', { 'command-line': 'info migrate_parameters' })
+    expect(shown).toContain("block-bitmap-mapping:\r\n  'n0' -> 'disk'\r\n    'a' -> 'sent'\r\n")
+    expect(await vm.call('migrate-set-parameters', { 'block-bitmap-mapping': [...mapping, ...mapping] })).toBe(
+      "Invalid mapping given for block-bitmap-mapping: The node name 'n0' is mapped twice",
+    )
+  })
+})
