@@ -35,6 +35,7 @@ export type StorageFate =
   | 'killed with the destination'
   | 'at the source'
   | 'at the destination'
+  | 'at the destination, damaged by stock'
 
 /** @throws Error two guests run, none does, the guest found damage, or an image is damaged */
 export async function killStorage({ pair, victim, step, afterMs }: StorageKill): Promise<StorageFate> {
@@ -82,7 +83,7 @@ export async function killStorage({ pair, victim, step, afterMs }: StorageKill):
       )
     }
     await struck
-    return await fate(source, destination, images as [string, string])
+    return await fate(source, destination, images as [string, string], pair[0] === '7.2')
   } finally {
     await Promise.all(machines.map((machine) => machine[Symbol.asyncDispose]()))
     rmSync(folder, { recursive: true, force: true })
@@ -107,7 +108,13 @@ async function ended({ qmp }: DiskMachine): Promise<void> {
 const statusOf = async ({ qmp }: DiskMachine): Promise<string | undefined> =>
   (await qmp.execute('query-status').catch(() => undefined))?.status
 
-async function fate(source: DiskMachine, destination: DiskMachine, images: [string, string]): Promise<StorageFate> {
+async function fate(
+  source: DiskMachine,
+  destination: DiskMachine,
+  images: [string, string],
+  stockSends: boolean,
+): Promise<StorageFate> {
+  let damaged = false
   let here: string | undefined
   let there: string | undefined
   // What a side does about a loss takes it a moment.
@@ -126,7 +133,11 @@ async function fate(source: DiskMachine, destination: DiskMachine, images: [stri
   if (alive) {
     const lines = alive.guest.lines + 1
     await alive.guest.until((g) => g.lines >= lines, 120_000)
-    await alive.verify()
+    await alive.verify().catch((error) => {
+      // Held at so little bandwidth, stock 7.2 loses pages of this guest each time, also on its way to stock 7.2.
+      if (alive !== destination || !stockSends) throw error
+      damaged = true
+    })
   }
   for (const machine of [source, destination]) await machine.quit()
   for (const image of images) {
@@ -134,13 +145,9 @@ async function fate(source: DiskMachine, destination: DiskMachine, images: [stri
     const { status, stdout, stderr } = spawnSync('qemu-img', ['check', image], { encoding: 'utf8' })
     if (status !== 0 && status !== 3) throw new Error(`qemu-img check ends with ${status}\n${stdout}${stderr}`)
   }
-  return alive === source
-    ? 'at the source'
-    : alive
-      ? 'at the destination'
-      : moved
-        ? 'killed with the destination'
-        : 'killed with the source'
+  if (alive === source) return 'at the source'
+  if (alive) return damaged ? 'at the destination, damaged by stock' : 'at the destination'
+  return moved ? 'killed with the destination' : 'killed with the source'
 }
 
 /** Every pair of a victim and a step, in turn. */
