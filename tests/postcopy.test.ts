@@ -226,6 +226,7 @@ describe('a guest whose memory follows it', { timeout: 60_000 }, () => {
   it('is reset while its image is not all there', async () => {
     await using move = await inPostcopy()
     const { from, to, guest } = move
+    while (to.machine.runState !== 'running') await delay(2)
     const printed = guest.text.length
     const reset = to.machine.reset()
     from.migration.setParameters({ 'max-postcopy-bandwidth': 0 })

@@ -89,9 +89,13 @@ export class MissingPages {
 
   /** No page of these has arrived. No hart may run that has translations of them. */
   add(firstPage: number, pages: number): void {
-    for (let page = firstPage; page < firstPage + pages; page++) {
-      const bit = 1 << (page & 31)
-      if (!(Atomics.or(this.#bitmap, page >>> 5, bit) & bit)) this.#count++
+    const end = firstPage + pages
+    for (let page = firstPage; page < end; page = (page | 31) + 1) {
+      const shift = page & 31
+      const run = Math.min(32 - shift, end - page)
+      const mask = run === 32 ? -1 : ((1 << run) - 1) << shift
+      let fresh = mask & ~Atomics.or(this.#bitmap, page >>> 5, mask)
+      for (; fresh !== 0; fresh &= fresh - 1) this.#count++
     }
     if (this.#count > 0) Atomics.store(this.#active, 0, 1)
   }
