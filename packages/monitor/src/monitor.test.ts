@@ -288,6 +288,7 @@ describe('migration over QMP (protocol.md section 2)', () => {
     })
     const machine = createFakeMachine({ name: 'virt', ramPages: 64, devices: [card('a'), card('b')] })
     const migration = createMigration({ machine, transports: [] })
+    open.push(machine, migration)
     const client = await negotiated(setup({ machine, migration }))
     machine.start()
     const times = { initial: 1, max: 2, rounds: 1, step: 1 }
