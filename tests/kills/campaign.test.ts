@@ -56,7 +56,7 @@ describe('results', () => {
 
   it('become tables that count only what was struck', () => {
     expect(killTables(results).split('\n')).toEqual([
-      '| way | pair | kills | steps struck | violations |',
+      '| way | pair | kills | distinct strikes | violations |',
       '|---|---|---:|---:|---:|',
       '| precopy | 7.2 to emu-7.2 | 4 | 3 | 1 |',
       '| snapshot | emu img | 1 | 1 | 0 |',

@@ -30,7 +30,7 @@ const row = (...cells: (string | number)[]): string => `| ${cells.join(' | ')} |
 export function killTables(results: readonly KillResult[]): string {
   const kills = results.filter(isKill)
   const lines = [
-    row('way', 'pair', 'kills', 'steps struck', 'violations'),
+    row('way', 'pair', 'kills', 'distinct strikes', 'violations'),
     '|---|---|---:|---:|---:|',
     ...groupedBy(kills, ({ mode, pair }) => row(mode, pair)).map(([, group]) => {
       const steps = new Set(group.map(({ step, victim }) => `${victim} ${step}`))
