@@ -70,17 +70,19 @@ describe.skipIf(missing)(`dirty bitmaps${missing ? ` (skipped: ${missing})` : ''
   const mapping = [
     { 'node-name': 'n0', alias: 'disk', bitmaps: names.map((name) => ({ name, alias: `${name}-sent` })) },
   ]
-  const routes: readonly [DiskMachineKind, DiskMachineKind, typeof mapping | undefined][] = [
-    ['7.2', 'emu-7.2', undefined],
-    ['emu-7.2', '7.2', mapping],
+  type Route = readonly [DiskMachineKind, DiskMachineKind, { readonly mapped?: true; readonly postcopy?: true }]
+  const routes: readonly Route[] = [
+    ['7.2', 'emu-7.2', {}],
+    ['7.2', 'emu-7.2', { postcopy: true }],
+    ['emu-7.2', '7.2', { mapped: true }],
     ...(missing10
       ? []
       : ([
-          ['10.0', 'emu-10.0', mapping],
-          ['emu-10.0', '10.0', undefined],
-        ] as [DiskMachineKind, DiskMachineKind, typeof mapping | undefined][])),
+          ['10.0', 'emu-10.0', { mapped: true }],
+          ['emu-10.0', '10.0', {}],
+        ] as Route[])),
   ]
-  it.each(routes)('%s to %s: are the same after the move, and go on', async (from, to, mapped) => {
+  it.each(routes)('%s to %s %j: are the same after the move, and go on', async (from, to, { mapped, postcopy }) => {
     const uri = `unix:${path('ram.sock')}`
     const source = await start(from)
     const destination = await start(to, ['-S', '-incoming', 'defer'])
@@ -92,9 +94,12 @@ describe.skipIf(missing)(`dirty bitmaps${missing ? ` (skipped: ${missing})` : ''
     await marked(source, 'still', 0)
     await source.qmp.execute('block-dirty-bitmap-disable', { node: 'n0', name: 'still' })
     for (const { qmp } of [source, destination]) {
-      const capabilities = ['events', 'dirty-bitmaps'].map((capability) => ({ capability, state: true }))
+      const capabilities = ['events', 'dirty-bitmaps', ...(postcopy ? ['postcopy-ram'] : [])].map((capability) => ({
+        capability,
+        state: true,
+      }))
       await qmp.execute('migrate-set-capabilities', { capabilities })
-      if (mapped) await qmp.execute('migrate-set-parameters', { 'block-bitmap-mapping': mapped })
+      if (mapped) await qmp.execute('migrate-set-parameters', { 'block-bitmap-mapping': mapping })
     }
 
     // A migration that fails leaves them as they are.
@@ -124,6 +129,7 @@ describe.skipIf(missing)(`dirty bitmaps${missing ? ` (skipped: ${missing})` : ''
     expect(during.fine).toMatchObject({ recording: true, busy: true })
     const refused = source.qmp.execute('block-dirty-bitmap-clear', { node: 'hd0', name: 'fine' })
     await expect(refused).rejects.toThrow("Bitmap 'fine' is currently in use by another operation and cannot be used")
+    if (postcopy) await source.qmp.execute('migrate-start-postcopy')
     await source.qmp.execute('migrate-set-parameters', { 'max-bandwidth': 512 * MiB, 'downtime-limit': 2000 })
     expect([await ended(source), await ended(destination)]).toEqual(['completed', 'completed'])
 

@@ -84,8 +84,8 @@ async function openInChain(path: string, options: OpenImageOptions, above: reado
     })
     if (qcow2.bitmapsValid && !readOnly && !options.asItIs) {
       options.warn?.(
-        `${path}: the dirty bitmaps in the image are not kept up to date here. They stay in it, and with the first write the image says ` +
-          'that they are not to be relied on any more.',
+        `${path}: the dirty bitmaps in the image are not kept up to date here. With the first write the image says so, and nobody finds ` +
+          'them in it any more.',
       )
     }
     return { path, format, file, backend: qcow2, qcow2, backing }

@@ -209,6 +209,26 @@ describe.skipIf(missing)('qcow2, judged by qemu-img', { timeout: 120_000 }, () =
     stockCheck(path)
   })
 
+  it('says that bitmaps in an image are not kept up to date, and so does the image once it is written to', async () => {
+    const path = folder.path('bitmaps.qcow2')
+    qemuImg('create', '-q', '-f', 'qcow2', path, '16M')
+    qemuImg('bitmap', '--add', path, 'kept')
+    const warnings: string[] = []
+    const open = (readOnly: boolean) => openImage(path, { readOnly, warn: (message) => void warnings.push(message) })
+    const stockBitmaps = () => JSON.parse(qemuImg('info', '--output=json', path))['format-specific'].data.bitmaps
+    await (await open(true)).backend.close?.()
+    expect(warnings).toEqual([])
+    await (await open(false)).backend.close?.()
+    expect(warnings).toEqual([expect.stringContaining('dirty bitmaps in the image are not kept up to date here')])
+    expect(stockBitmaps()).toMatchObject([{ name: 'kept' }])
+    const { backend } = await open(false)
+    await backend.write(0, new Uint8Array(512).fill(1))
+    await backend.flush()
+    await backend.close?.()
+    // Whoever would rely on them is warned, and does not find them.
+    expect(stockBitmaps()).toBeUndefined()
+  })
+
   it('finds and repairs what qemu-img finds', async () => {
     const path = folder.path('hurt.qcow2')
     await createImage(path, { format: 'qcow2', size: 8 * MiB })
