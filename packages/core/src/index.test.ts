@@ -5,7 +5,6 @@ import * as node from './node/index.ts'
 /** A name that is added or taken away shows up here, and belongs first in the description of the change. */
 it('exports these values', () => {
   expect(Object.keys(core).sort()).toEqual([
-    'BITMAP_GRANULARITY_BYTES',
     'COMMANDS',
     'ChannelClosedError',
     'CompressionError',

@@ -69,7 +69,7 @@ export {
   type Unmigratable,
   unmigratable,
 } from './device/device.ts'
-export { BITMAP_GRANULARITY_BYTES, type DirtyBitmap, DirtyBitmapError, DirtyBitmaps } from './device/dirty-bitmaps.ts'
+export { type DirtyBitmap, DirtyBitmapError, DirtyBitmaps } from './device/dirty-bitmaps.ts'
 export type { DiskSnapshot, DiskSnapshots, NewDiskSnapshot } from './device/disk-snapshots.ts'
 export { type Logger, silentLogger } from './device/logger.ts'
 export { gatedNetBackend, MAX_FRAME_BYTES, type NetBackend } from './device/net-backend.ts'

@@ -27,7 +27,7 @@ export interface DirtyBitmap {
 const MIN_GRANULARITY = 512
 const MAX_NAME_BYTES = 1023
 /** What clients get who do not ask for another. */
-export const BITMAP_GRANULARITY_BYTES = 64 * 1024
+const DEFAULT_GRANULARITY = 64 * 1024
 
 /** The bitmaps of one disk. Whoever writes to it says so with {@link written}. */
 export class DirtyBitmaps {
@@ -48,7 +48,7 @@ export class DirtyBitmaps {
   }
 
   /** Without a mark. @throws DirtyBitmapError */
-  add(name: string, { granularityBytes = BITMAP_GRANULARITY_BYTES, recording = true } = {}): DirtyBitmap {
+  add(name: string, { granularityBytes = DEFAULT_GRANULARITY, recording = true } = {}): DirtyBitmap {
     const refuse = (message: string) => {
       throw new DirtyBitmapError(name, message)
     }
