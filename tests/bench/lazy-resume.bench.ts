@@ -157,7 +157,7 @@ class Restore {
   }
 
   #start(kind: Kind, more: readonly string[]): Restoring {
-    const socket = join(this.#folder, `restore-${++this.#sockets}.qmp`)
+    const socket = join(this.#folder, `restore-${this.#ramMiB}-${++this.#sockets}.qmp`)
     const options = ['-serial', 'stdio', '-qmp', `unix:${socket},server=on,wait=off`, ...more]
     if (kind !== 'stock 10.0')
       return new Restoring(socket, process.execPath, [...this.#emu, ...this.#machine(true), ...options])
