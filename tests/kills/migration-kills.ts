@@ -87,7 +87,7 @@ export interface Kill {
  * - `with its process`: the process that held it was killed
  * - `in its file`: another process loads it from there, and it is whole
  * - `twice, by stock`, `stuck in stock`: a stock source runs it again although the destination has it; it does not, although it could
- * - `at the destination, stock aborts`: the same source tries, finds the disk locked, and ends with a failed assertion of its own (10.0.2)
+ * - `twice, until stock aborts`: the same, but its disk is locked by the destination: it ends with a failed assertion of its own (10.0.2)
  * - `back in time, by stock`: a stock destination ran it before its word had arrived, and was killed; the source goes on from before that
  * - `standing`: nobody runs it, because neither side can know whether the other does; `cont` at one of them wakes it
  */
@@ -98,7 +98,7 @@ export type Fate =
   | 'in its file'
   | 'twice, by stock'
   | 'stuck in stock'
-  | 'at the destination, stock aborts'
+  | 'twice, until stock aborts'
   | 'back in time, by stock'
   | 'standing'
   | 'no strike'
@@ -191,8 +191,8 @@ async function killOnWire({ kill, source, destination, guest, ranThere, wrong }:
   const end = await settle(source, destination, wrong, stockSource)
   if (victim !== 'source' && !source.alive) {
     if (!stockSource || !source.stderr.includes('Assertion')) throw wrong('the source has ended')
-    await goesOn(guest, destination, wrong)
-    return 'at the destination, stock aborts'
+    if (!end.destination?.running) throw wrong('the source has ended, and nobody runs the guest')
+    return 'twice, until stock aborts'
   }
   if (end.source?.running && end.destination?.running) return 'twice, by stock'
   if (end.source?.running && ranThere()) {
