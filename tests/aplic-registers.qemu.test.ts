@@ -15,6 +15,7 @@ const UART_IER = 0x1000_0001
 const WIRED = 10
 /** Of the domains: of 33 and 40 supervisor level, of 12 and 96 machine level. */
 const UNWIRED = { M: [12, 96], S: [33, 40] }
+const SOURCES = 96
 const STEPS = 600
 
 /** Repeatable. */
@@ -55,6 +56,17 @@ async function compare(release: keyof typeof releases, messages: boolean, owner:
       log.push(`${address.toString(16)}?`)
       const [here, there] = [Number(ours.read(address)), await stock.read(address, 4)]
       expect((here & mask) >>> 0, `after ${log.slice(-14).join(' ')}`).toBe((there & mask) >>> 0)
+    }
+    // Stock 7.2 begins with what happened to lie in memory as its sources' bits. Turning one on and off takes them away.
+    for (let source = 1; source <= SOURCES; source++) {
+      for (const [base, config] of [
+        [M, 1 << 10],
+        [S, 4],
+        [S, 0],
+        [M, 4],
+        [M, 0],
+      ] as const)
+        await write(base + 4 * source, config)
     }
     const sources = { M: [...UNWIRED.M], S: [...UNWIRED.S] }
     sources[owner].push(WIRED)
