@@ -2,6 +2,7 @@
 import { aplic } from '@ferryvm/devices-virt'
 import { describe, expect, it } from 'vitest'
 import { realizeAlone } from '../packages/devices-virt/src/realize-alone.ts'
+import { random } from './harness/seeded-random.ts'
 import { Qtest } from './stock-qemu/qtest.ts'
 import { stockQemu10 } from './stock-qemu/stock-10.ts'
 import { stockQemuMissing } from './stock-qemu/stock-qemu.ts'
@@ -17,15 +18,6 @@ const WIRED = 10
 const UNWIRED = { M: [12, 96], S: [33, 40] }
 const SOURCES = 96
 const STEPS = 600
-
-/** Repeatable. */
-function random(seed: number): (below: number) => number {
-  let state = seed
-  return (below) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-    return Math.floor((state / 2 ** 32) * below)
-  }
-}
 
 const releases = { '7.2': undefined, '10.0': stockQemu10() }
 

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { memoryBlock, virtioBlk, virtioRng } from '@ferryvm/devices-virtio'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { random } from './harness/seeded-random.ts'
 import { MMIO_SLOT, VirtioBench } from './harness/virtio-bench.ts'
 import { config } from './harness/virtio-driver.ts'
 import { type AccessSize, Qtest } from './stock-qemu/qtest.ts'
@@ -71,15 +72,6 @@ function differences(ours: Uint8Array, stock: Uint8Array): string[] {
     if (byte !== stock[i]) found.push(`0x${i.toString(16)}: 0x${byte.toString(16)}, stock 0x${stock[i]?.toString(16)}`)
   })
   return found
-}
-
-/** Repeatable. */
-function random(seed: number): (below: number) => number {
-  let state = seed
-  return (below) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-    return Math.floor((state / 2 ** 32) * below)
-  }
 }
 
 interface Access {

@@ -3,9 +3,9 @@ import { createInterface } from 'node:readline'
 import type { StockQemuBinary } from './stock-10.ts'
 import { stockQemuCommand } from './stock-qemu.ts'
 
-const SUFFIX = { 1: 'b', 2: 'w', 4: 'l' } as const
+const SUFFIX = { 1: 'b', 2: 'w', 4: 'l', 8: 'q' } as const
 /** Of an access, bytes. */
-export type AccessSize = keyof typeof SUFFIX
+export type AccessSize = 1 | 2 | 4
 
 const BARE = ['-m', '16M', '-bios', 'none', '-nodefaults', '-display', 'none', '-S', '-serial', 'null']
 
@@ -34,8 +34,12 @@ export class Qtest {
     })
   }
 
+  async readBits(address: number, size: AccessSize | 8): Promise<bigint> {
+    return BigInt((await this.#ask(`read${SUFFIX[size]} 0x${address.toString(16)}`)).split(' ')[1]!)
+  }
+
   async read(address: number, size: AccessSize): Promise<number> {
-    return Number((await this.#ask(`read${SUFFIX[size]} 0x${address.toString(16)}`)).split(' ')[1]!)
+    return Number(await this.readBits(address, size))
   }
 
   async write(address: number, value: number, size: AccessSize): Promise<void> {

@@ -14,7 +14,7 @@ async function flash() {
   return { bench, command, mode, state: bench.sections[0]!.device!.state }
 }
 
-// Spec: virt-machine.md section 6.6; the commands in detail are compared with stock in stock-registers.qemu.test.ts.
+// Spec: virt-machine.md section 6.6; the commands in detail are compared with stock in tests/stock-registers.qemu.test.ts.
 describe('pflash-cfi01', () => {
   it('is memory until a command comes, and again after read array', async () => {
     const { bench, command, mode } = await flash()

@@ -2,10 +2,8 @@
  * The file that a twin is lazily resumed from, without being one: what a machine would write with `mapped-ram` at one moment, whose
  * pages are read out of the memory of that moment. Spec: ram.md section 7.
  */
-
-import type { SeekableChannel } from '@ferryvm/core'
-import { PAGE_BYTES, type QEMUFileWriter, type RamBlock, UnsupportedFeatureError } from '@ferryvm/core'
-import { MAPPED_VERSION, mappedLayout } from '../ram/mapped/mapped-layout.ts'
+import { type QEMUFileWriter, type RamBlock, type SeekableChannel, UnsupportedFeatureError } from '@ferryvm/core'
+import { writeMappedHeader } from '../ram/mapped/mapped-layout.ts'
 import { RAM_EOS, RAM_MEM_SIZE } from '../ram/ram-records.ts'
 
 /** Where a block's pages and its bitmap are. */
@@ -71,15 +69,7 @@ export class ForkRam {
     for (const block of this.#ram) {
       f.putStr8(block.idstr)
       f.putBe64(BigInt(block.sizeBytes))
-      await f.flush()
-      const { bitmapAt, pagesAt } = mappedLayout(this.#image.position, block.sizeBytes)
-      f.putBe32(MAPPED_VERSION)
-      f.putBe64(BigInt(PAGE_BYTES))
-      f.putBe64(BigInt(bitmapAt))
-      f.putBe64(BigInt(pagesAt))
-      await f.flush()
-      this.#image.seek(pagesAt + block.sizeBytes)
-      this.blocks.push({ block, bitmapAt, pagesAt })
+      this.blocks.push({ block, ...(await writeMappedHeader(this.#image, f, block.sizeBytes)) })
     }
     await this.complete(f)
   }

@@ -2,7 +2,7 @@ import { PAGE_BYTES, type QEMUFileWriter, type RamBlock, type SeekableChannel } 
 import type { PageContents } from '../../background/memory-moment.ts'
 import type { PageEncoder, RamSaveSession } from '../page-encoding.ts'
 import type { IsZeroPage } from '../zero-page.ts'
-import { bitmapBytes, MAPPED_HEADER_BYTES, MAPPED_RUN_BYTES, MAPPED_VERSION, mappedLayout } from './mapped-layout.ts'
+import { bitmapBytes, MAPPED_RUN_BYTES, writeMappedHeader } from './mapped-layout.ts'
 
 interface Mapping {
   readonly bitmapAt: number
@@ -49,16 +49,8 @@ export class MappedPages implements PageEncoder {
   }
 
   async blockEntry(block: RamBlock, f: QEMUFileWriter): Promise<void> {
-    await f.flush()
-    const { bitmapAt, pagesAt } = mappedLayout(this.#file.position, block.sizeBytes)
-    f.putBe32(MAPPED_VERSION)
-    f.putBe64(BigInt(PAGE_BYTES))
-    f.putBe64(BigInt(bitmapAt))
-    f.putBe64(BigInt(pagesAt))
-    await f.flush()
-    if (this.#file.position !== bitmapAt) throw new RangeError(`a header of ${MAPPED_HEADER_BYTES} bytes was expected`)
-    this.#file.seek(pagesAt + block.sizeBytes)
-    this.#mappings.set(block, { bitmapAt, pagesAt, bitmap: new Uint8Array(bitmapBytes(block.sizeBytes)) })
+    const layout = await writeMappedHeader(this.#file, f, block.sizeBytes)
+    this.#mappings.set(block, { ...layout, bitmap: new Uint8Array(bitmapBytes(block.sizeBytes)) })
   }
 
   encode(block: RamBlock, offset: number): boolean | Promise<boolean> {

@@ -1,79 +1,29 @@
 /** The same register accesses on our devices and on those of stock QEMU 7.2, which its qtest protocol lets us reach. */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { createInterface } from 'node:readline'
+import { fwCfg, pflashCfi01, plic, uart16550 } from '@ferryvm/devices-virt'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { fwCfg } from './fw-cfg.ts'
-import { pflashCfi01 } from './pflash-cfi01.ts'
-import { plic } from './plic.ts'
-import { type Bench, realizeAlone } from './realize-alone.ts'
-import { uart16550 } from './uart16550.ts'
+import { type Bench, realizeAlone } from '../packages/devices-virt/src/realize-alone.ts'
+import { random } from './harness/seeded-random.ts'
+import { type AccessSize, Qtest } from './stock-qemu/qtest.ts'
+import { stockQemuMissing } from './stock-qemu/stock-qemu.ts'
 
-const wanted = Boolean(process.env.CI || process.env.FERRY_REQUIRE_QEMU)
-const available = spawnSync('qemu-system-riscv64', ['--version']).status === 0
-if (!available && !wanted) console.log('skipped: qemu-system-riscv64 is not installed')
+const missing = stockQemuMissing()
+if (missing) console.log(`skipped: ${missing}`)
 
-const SUFFIX = { 1: 'b', 2: 'w', 4: 'l', 8: 'q' } as const
-type Size = keyof typeof SUFFIX
-
-/** Stock's machine without a CPU: every access is a line of text. */
-class Qtest {
-  readonly #child: ChildProcess
-  readonly #waiting: ((line: string) => void)[] = []
-
-  constructor() {
-    const options = ['-M', 'virt', '-m', '16M', '-bios', 'none', '-nodefaults', '-display', 'none', '-S']
-    this.#child = spawn(
-      'qemu-system-riscv64',
-      [...options, '-serial', 'null', '-qtest', 'stdio', '-qtest-log', 'none'],
-      {
-        stdio: ['pipe', 'pipe', 'ignore'],
-      },
-    )
-    createInterface({ input: this.#child.stdout! }).on('line', (line) => {
-      if (line.startsWith('OK') || line.startsWith('FAIL')) this.#waiting.shift()?.(line)
-    })
-  }
-  #ask(line: string): Promise<string> {
-    return new Promise((resolve) => {
-      this.#waiting.push(resolve)
-      this.#child.stdin!.write(`${line}\n`)
-    })
-  }
-  async read(address: number, size: Size): Promise<bigint> {
-    return BigInt((await this.#ask(`read${SUFFIX[size]} 0x${address.toString(16)}`)).split(' ')[1]!)
-  }
-  async write(address: number, value: number, size: Size): Promise<void> {
-    await this.#ask(`write${SUFFIX[size]} 0x${address.toString(16)} 0x${(value >>> 0).toString(16)}`)
-  }
-  close(): void {
-    this.#child.kill()
-  }
-}
-
-/** Repeatable. */
-function random(seed: number): (below: number) => number {
-  let state = seed
-  return (below) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-    return Math.floor((state / 2 ** 32) * below)
-  }
-}
-
-describe.skipIf(!available && !wanted)('registers beside those of stock QEMU 7.2', () => {
+describe.skipIf(missing)('registers beside those of stock QEMU 7.2', () => {
   let stock: Qtest
   beforeAll(() => {
-    stock = new Qtest()
+    stock = new Qtest(['-M', 'virt'])
   })
   afterAll(() => stock.close())
 
   const both = (bench: Bench) => ({
-    async write(address: number, value: number, size: Size): Promise<void> {
+    async write(address: number, value: number, size: AccessSize): Promise<void> {
       bench.write(address, value, size)
       await stock.write(address, value, size)
     },
-    async expectSame(address: number, size: Size, what: string): Promise<bigint> {
+    async expectSame(address: number, size: AccessSize | 8, what: string): Promise<bigint> {
       const ours = bench.read(address, size)
-      expect(ours, what).toBe(await stock.read(address, size))
+      expect(ours, what).toBe(await stock.readBits(address, size))
       return ours!
     },
   })
